@@ -225,6 +225,10 @@ size_t raft_core_entries(const struct raft_core *core, uint64_t from, uint64_t b
 /* Term of an index between log_start and last, 0 when it is not known any more. */
 uint64_t raft_core_term_at(const struct raft_core *core, uint64_t index);
 
+/* The membership in force at `index` (log_start <= index <= last): for the maker of a snapshot and for the log's base
+ * record when it is compacted. False when the index is outside. */
+bool raft_core_membership_at(const struct raft_core *core, uint64_t index, struct raft_membership *out);
+
 /* Checks every invariant (watermarks in order, terms monotone along the log, one vote a term, match < next, window
  * sums, leader never truncates, ...). Aborts with the values on a violation. Tests call it after every input. */
 void raft_core_check(const struct raft_core *core);
