@@ -1,0 +1,109 @@
+/* One replica of one group at run time.
+ *
+ *   any thread            node loop            persist thread        apply thread         background thread
+ *   node_propose ---.
+ *   node_read ------+--> [mailbox] --> replica (core) --write--> [wal write+sync]
+ *   peer messages --'        ^              |   \--commit-----------------------> [sm apply, reads, replies]
+ *                            |              |    \--snapshot, flush, loads------------------> [checkpoint ...]
+ *                            '--- completions (persisted, applied, ...) from all of them
+ *
+ * The loop drains the whole mailbox, turns all waiting commands into ONE log entry, takes one ready, and hands out the work.
+ * The single-threaded part of this, with no thread and no gRPC, is raft/node/replica.h: the simulator drives the very same
+ * code over a fake clock, disk and network. */
+#ifndef RAFT_NODE_NODE_H
+#define RAFT_NODE_NODE_H
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/vfs.h"
+#include "raft/core/core.h"
+#include "raft/node/state_machine.h"
+
+struct node;
+struct rpc;
+struct rpc_server;
+
+struct node_member {
+    uint64_t id;
+    const char *address;
+};
+
+struct node_options {
+    uint64_t cluster_id;
+    uint64_t group_id;
+    uint64_t replica_id;
+    const char *dir; /* holds identity, wal/, snapshot/, and the state machine's own folder; locked while open */
+    /* Members the group starts with; used only when `dir` is new. Empty: a replica that waits to be added. */
+    const struct node_member *members;
+    size_t member_count;
+    uint64_t tick_ns;              /* default 10 ms */
+    uint32_t election_ticks;       /* default 30 (300 ms .. 600 ms) */
+    uint32_t heartbeat_ticks;      /* default 10 (100 ms): at most ten heartbeats a second */
+    bool lease_reads;
+    uint64_t mailbox_bytes_max;    /* default 64 MiB */
+    uint32_t mailbox_items_max;    /* default 65,536 */
+    uint64_t entry_bytes_max;      /* one log entry made of many commands; default 1 MiB (a larger command goes alone) */
+    uint64_t flush_log_bytes;      /* flush the state machine and compact once the log is this long; default 64 MiB */
+    uint64_t segment_bytes;        /* of the log; default 16 MiB */
+    uint64_t cache_bytes_max;      /* log entries in memory; default 8 MiB */
+    const struct clock *clock;
+    const struct vfs *vfs;
+    uint64_t seed;
+};
+struct node_options node_options_default(void);
+
+enum node_role { NODE_FOLLOWER = 1, NODE_CANDIDATE, NODE_LEADER, NODE_LEARNER };
+
+/* Called on the loop thread; must not block. `term` and role as they are now; LEADER is told only once the
+ * term has a commit (so that reads and proposals work). */
+struct node_observer {
+    void (*role_changed)(void *context, enum node_role role, uint64_t term, uint64_t leader_id,
+                         const char *leader_address);
+    void *context;
+};
+
+/* Opens dir (ERR_BUSY: another process has it; ERR_WRONG_CLUSTER, ERR_WRONG_REPLICA: identity on disk differs; ERR_CORRUPT), restores a
+ * staged snapshot if one is complete, and recovers. `sm` must be open already: the node compares what it has applied with the log.
+ * `why` says what went wrong and what would be right. gives *out; nothing runs yet. */
+int node_create(const struct node_options *options, const struct state_machine *sm,
+                const struct node_observer *observer, struct rpc *rpc, struct node **out, char *why,
+                size_t why_size) MUST_USE;
+/* Adds the Peer and Admin.Transfer/ChangeMember methods. Before rpc_server_start. */
+int node_add_methods(struct node *node, struct rpc_server *server) MUST_USE;
+/* Starts the threads. After rpc_server_start, so that peers can answer. */
+int node_start(struct node *node) MUST_USE;
+/* Waits: hands leadership over if it has it (bounded by an election timeout), fails what waits with ERR_SHUTDOWN or ERR_LEADER_LOST, joins the threads. */
+void node_stop(struct node *node);
+void node_destroy(struct node *node);
+
+/* The answer to a command: `error` 0 with what the state machine put into the result and where it stands in the log; ERR_NOT_LEADER,
+ * ERR_BUSY, ERR_TOO_LARGE, ERR_SHUTDOWN: surely not executed; ERR_LEADER_LOST: unknown. Exactly once, on the apply or
+ * loop thread; must not block. */
+typedef void (*node_done_fn)(void *context, int error, struct raft_position position,
+                             struct bytes result);
+/* References `payload`. `done` runs iff OK is returned. ERR_BUSY: mailbox full. Any thread. */
+int node_propose(struct node *node, struct bytes payload, struct blob *owner, node_done_fn done,
+                 void *context) MUST_USE;
+
+/* Linearizable read: `serve(context, 0)` runs on the apply thread at a moment when the state machine holds everything
+ * acknowledged before this call; or with ERR_NOT_LEADER, ERR_BUSY, ERR_NO_QUORUM, ERR_SHUTDOWN. It may read the state machine
+ * and should be short. Any thread. */
+typedef void (*node_read_fn)(void *context, int error);
+int node_read(struct node *node, node_read_fn serve, void *context) MUST_USE;
+
+int node_transfer(struct node *node, uint64_t target, void (*done)(void *context, int error), void *context) MUST_USE;
+int node_change_member(struct node *node, const struct raft_change *change,
+                       void (*done)(void *context, int error), void *context) MUST_USE;
+
+struct node_status {
+    struct raft_status raft;
+    uint64_t log_bytes;
+    char leader_address[RAFT_ADDRESS_BYTES_MAX]; /* "" when unknown */
+    struct raft_progress progress[RAFT_MEMBERS_MAX];
+    size_t progress_count;
+};
+/* A copy of the newest published status; any thread, no waiting. */
+void node_status(struct node *node, struct node_status *out);
+bool node_is_leader(struct node *node);
+
+#endif
