@@ -3,6 +3,7 @@
 #ifndef BASE_ASSERT_H
 #define BASE_ASSERT_H
 
+#include <assert.h> /* static_assert, a macro in C17; assert() itself is not used */
 #include <stdint.h>
 
 #define ASSERT(condition)                                                                          \

@@ -1,7 +1,8 @@
 /* Bounds-checked little-endian encoding for bytes that go to disk or over the wire.
  *
  * A writer appends to a buf and cannot fail. A reader walks a view; the first read past its end sets `failed`,
- * and every later read gives zeroes, so a decoder reads all its fields and checks `failed` once at the end. */
+ * and every later read gives zeroes, so a decoder reads all its fields and checks `failed` once at the end. A failed
+ * reader has nothing left, so a loop over reader_left() ends. A varint that is padded or over 64 bits fails. */
 #ifndef BASE_CODEC_H
 #define BASE_CODEC_H
 

@@ -69,8 +69,9 @@ const char *err_name(int error);
 /* What a client may believe about a command answered with `error`. 0 is DONE; an unlisted number UNKNOWN. */
 enum err_outcome err_outcome(int error);
 
-/* `code` as it came from the wire (positive) to an enum err; a number this version does not know becomes
- * ERR_UNSUPPORTED's neighbour in meaning: ERR_PROTOCOL is never invented, so ERR_IO (outcome unknown) is given. */
+/* Wire numbers are the table's, positive; 0 is ERR_OK. A number that this version does not list (a newer peer sent it)
+ * becomes ERR_IO, because that row's outcome is UNKNOWN: nothing may be concluded from an error we cannot read. In the
+ * other direction an error that is not in the table is sent as ERR_IO for the same reason. */
 int err_from_wire(unsigned code);
 unsigned err_to_wire(int error);
 

@@ -1,6 +1,7 @@
-/* Command-line flags from a table, over getopt_long. Every flag has a kind, a default, bounds and one sentence of
- * help; a bad one is answered with the flag, the value and what would be right. A flag `--some-name` may also
- * come from the environment variable the row names. */
+/* Command-line flags from a table. Every flag has a kind, a default, bounds and one sentence of help; a bad one is
+ * answered with the flag, the value and what would be right, an unknown one with the nearest name. A flag
+ * `--some-name` may also come from the environment variable its row names; the command line is stronger. Given twice,
+ * the last one holds. */
 #ifndef BASE_FLAGS_H
 #define BASE_FLAGS_H
 
@@ -49,7 +50,9 @@ void flags_help(const struct flag_set *set, FILE *out);
 int parse_uint(const char *text, uint64_t *out) MUST_USE;
 int parse_duration_ns(const char *text, uint64_t *out) MUST_USE;
 int parse_size_bytes(const char *text, uint64_t *out) MUST_USE;
-/* "host:port" or "[v6]:port"; ERR_INVALID otherwise. */
+/* "host:port" or "[v6]:port", the port from 1 to 65535; ERR_INVALID otherwise. */
 int parse_address(const char *text) MUST_USE;
+/* The same for an address to listen on, where port 0 lets the system choose one. */
+int parse_listen_address(const char *text) MUST_USE;
 
 #endif

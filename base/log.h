@@ -1,6 +1,6 @@
 /* Structured log: one line an event, `time level event key=value ...`, to standard error (or a sink a test
  * sets). Never values, keys' contents or secrets. Transitions at info, requests at debug. Thread-safe; one
- * write() a line. */
+ * write() a line. A control character inside is written as \n or \xNN; a line ends at 4096 bytes. errno is kept. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 
@@ -32,6 +32,7 @@ void log_event(enum log_level level, const char *event, const char *format, ...)
  * `*last_ns` belongs to one thread. */
 bool log_rate_limit(uint64_t *last_ns, uint64_t now_ns, uint64_t interval_ns);
 
+/* A test's sink gets each line without its newline, outside any lock. Set it while no other thread logs. */
 typedef void (*log_sink_fn)(void *context, const char *line);
 void log_set_sink(log_sink_fn sink, void *context); /* NULL: standard error again */
 

@@ -1,5 +1,6 @@
-/* Process-wide counters and gauges, registered once, read as text (Prometheus exposition) or JSON. Updating is one
- * relaxed atomic; no lock, no allocation. The table of names is fixed when the process starts. */
+/* Process-wide counters and gauges, registered once, read as text (Prometheus exposition; every name gets the prefix
+ * "shardkv_"). Updating is one relaxed atomic; no lock, no allocation. The table of names is fixed when the process
+ * starts; a name defined twice stops it there. */
 #ifndef BASE_METRICS_H
 #define BASE_METRICS_H
 

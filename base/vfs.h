@@ -1,7 +1,9 @@
 /* The file system behind a vtable, so that the simulator can tear writes, fail syncs and lose what was not
  * synced. Only what the log, snapshots and identity need. Paths are NUL-terminated. All calls block; none is
  * made on a completion-queue or node-loop thread. Errors: ERR_IO, ERR_NO_SPACE, ERR_NOT_FOUND, ERR_EXISTS;
- * `errno` is logged where it happened with the path. */
+ * `errno` is logged where it happened with the path. A failed sync or close is
+ * always ERR_IO and final: what is on the disk is unknown, so nothing may be tried again on that file. After ERR_NO_SPACE
+ * from write_at any part of the bytes may have been written. */
 #ifndef BASE_VFS_H
 #define BASE_VFS_H
 
@@ -52,11 +54,12 @@ const struct vfs *vfs_system(void); /* the real one; static storage */
 
 /* Helpers over any vfs. */
 int vfs_path(char out[VFS_PATH_BYTES_MAX], const char *dir, const char *name) MUST_USE; /* TOO_LARGE */
+/* The file's bytes replace what `out` held; TOO_LARGE above size_max. On an error `out` is empty. */
 int vfs_read_all(const struct vfs *vfs, const char *path, size_t size_max, struct buf *out) MUST_USE;
-/* Whole file, durable and atomic: temporary file, sync, rename, directory sync. */
+/* Whole file, durable and atomic: `name`.tmp, sync, rename, directory sync. One writer of a name at a time. */
 int vfs_write_atomic(const struct vfs *vfs, const char *dir, const char *name,
                      struct bytes bytes) MUST_USE;
-/* make_dir for every missing parent, each made durable by syncing its parent. */
+/* Makes `path` and every missing parent, each durable by syncing the directory above it. */
 int vfs_make_dirs(const struct vfs *vfs, const char *path) MUST_USE;
 
 #endif
