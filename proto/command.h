@@ -1,5 +1,5 @@
-/* Operations, packed. The bytes a client makes are the bytes that are replicated, stored in the log and applied:
- * never encoded again on the way (measured: nanopb costs 300 ns an operation, this 5).
+/* Operations, packed. The bytes a client makes are the bytes that are replicated, stored in the log
+ * and applied: never encoded again on the way (measured: nanopb costs 300 ns an operation, this 5).
  *
  * Block (BatchRequest.operations; also one command of a shard group's log):
  *     u8  version = 1
@@ -15,7 +15,10 @@
  *     varint count, count x { varint code, varint version, GET only: sized value }
  * `varint` is LEB128, `sized` a varint size and the bytes, u64 little-endian (base/codec.h).
  *
- * A block of gets carries only gets, any other block none. All sequences of one block differ. */
+ * A block of gets carries only gets, any other block none. Gets have sequence 0. Writes with a
+ * client id have strictly ascending sequences, so that no two of one block are the same command and
+ * one comparison an operation proves it; who packs a retry together with newer commands sorts them.
+ */
 #ifndef PROTO_COMMAND_H
 #define PROTO_COMMAND_H
 
@@ -60,17 +63,27 @@ struct block_reader {
 };
 /* ERR_PROTOCOL, ERR_UNSUPPORTED (version) or 0. */
 int block_open(struct bytes block, struct block_reader *out) MUST_USE;
-/* The next operation; ERR_PROTOCOL when the bytes are not right, ERR_TOO_LARGE for a key or value over its limit, ERR_INVALID for an
- * empty key, ERR_NOT_FOUND after the last one (then all bytes were used). */
+/* The next operation; ERR_PROTOCOL when the bytes are not right, ERR_TOO_LARGE for a key or value
+ * over its limit, ERR_INVALID for an empty key, ERR_NOT_FOUND after the last one (then all bytes
+ * were used). */
 int block_next(struct block_reader *block, struct op *out) MUST_USE;
-/* Walks all of it once: format, limits, shard == shard_of_key(key, shard_count), kind of block, distinct
- * sequences are the session's business. What a server does before it proposes anything. */
-int block_check(struct bytes block, bool reads, uint32_t shard_count, struct block_header *header) MUST_USE;
+/* Walks all of it once: format, limits, shard == shard_of_key(key, shard_count), kind of block,
+ * sequences as said above. What a server does before it proposes anything. Errors as of block_open
+ * and block_next; ERR_SHARD_RANGE for a shard not below shard_count; ERR_PROTOCOL for a key that is
+ * not of its shard. `reads`: the block must be gets. */
+int block_check(struct bytes block, bool reads, uint32_t shard_count,
+                struct block_header *header) MUST_USE;
 
 void results_put_count(struct buf *out, uint32_t count);
 void results_put(struct buf *out, enum op_kind kind, const struct op_result *result);
-/* `kind` of the operation the next result belongs to. */
+/* Bytes results_put would add, for answering up to RESULTS_BYTES_MAX. */
+size_t results_bytes(enum op_kind kind, const struct op_result *result);
+
+/* ERR_PROTOCOL, ERR_TOO_LARGE (more than RESULTS_BYTES_MAX) or 0. */
 int results_open(struct bytes results, struct reader *reader, uint32_t *count) MUST_USE;
+/* `kind` of the operation the next result belongs to. ERR_PROTOCOL also when there is none left;
+ * the caller knows how many there are, and that reader_done() holds after the last. result.value is
+ * a view into `results`. */
 int results_next(struct reader *reader, enum op_kind kind, struct op_result *out) MUST_USE;
 
 #endif

@@ -1,4 +1,5 @@
-/* A numbered config: which group owns which shard. Immutable once made, shared by reference count. */
+/* A numbered config: which group owns which shard. Immutable once made, shared by reference count.
+ */
 #ifndef PROTO_CONFIG_H
 #define PROTO_CONFIG_H
 
@@ -35,29 +36,33 @@ struct config_group {
 struct config {
     uint64_t number; /* 0: the empty config before the first join */
     uint32_t shard_count;
-    uint64_t *owners;  /* [shard_count]; 0: none */
-    uint64_t *sources; /* [shard_count]: where the data was before this config; 0: nobody ever had it */
+    uint64_t *owners; /* [shard_count]; 0: none */
+    uint64_t
+        *sources; /* [shard_count]: where the data was before this config; 0: nobody ever had it */
     uint32_t group_count;
     struct config_group *groups; /* by ascending id */
 };
 
-/* A fresh, private, mutable config; freed by config_free. Share one by const pointer and own it in one place, or wrap
- * it in config_share. */
+/* A fresh, private, mutable config; freed by config_free. Share one by const pointer and own it in
+ * one place, or wrap it in config_share. */
 struct config *config_create(uint64_t number, uint32_t shard_count);
 struct config *config_clone(const struct config *config);
 void config_free(struct config *config);
 const struct config_group *config_find_group(const struct config *config, uint64_t id);
-/* As Config of shardkv.proto. Decode validates all: counts and ranges; group ids nonzero and ascending; replica ids
- * nonzero and distinct within a group; owners and sources 0 or listed groups, owners not departed. ERR_PROTOCOL, or
- * ERR_TOO_LARGE for a table over its limit. */
+/* As Config of shardkv.proto. Decode validates all: counts and ranges; group ids nonzero and
+ * ascending; replica ids nonzero and distinct within a group; owners and sources 0 or listed
+ * groups, owners not departed. ERR_PROTOCOL, or ERR_TOO_LARGE for a table over its limit. */
 void config_encode(const struct config *config, struct buf *out);
 int config_decode(struct bytes bytes, struct config **out) MUST_USE; /* gives */
 
-/* A config shared by reference count; the counts are atomic, any thread. Its config never changes. */
+/* A config shared by reference count; the counts are atomic, any thread. Its config never changes.
+ */
 struct config_share;
-struct config_share *config_share_create(struct config *config); /* takes `config`; gives one reference */
-struct config_share *config_share_ref(struct config_share *share); /* returns share; NULL passes through */
-void config_share_unref(struct config_share *share);               /* takes; NULL is fine */
+struct config_share *
+config_share_create(struct config *config); /* takes `config`; gives one reference */
+struct config_share *
+config_share_ref(struct config_share *share);        /* returns share; NULL passes through */
+void config_share_unref(struct config_share *share); /* takes; NULL is fine */
 /* Lives as long as the caller's reference. */
 const struct config *config_share_get(const struct config_share *share);
 

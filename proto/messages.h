@@ -1,17 +1,17 @@
-/* Every message of shardkv.proto and peer.proto as a C struct with one encoder and one decoder. Nothing outside this
- * room sees nanopb.
+/* Every message of shardkv.proto and peer.proto as a C struct with one encoder and one decoder.
+ * Nothing outside this room sees nanopb.
  *
- * Encoders append to `out` and cannot fail: what a struct holds (counts within their arrays, texts that end) is the
- * caller's promise and asserted. They borrow everything.
+ * Encoders append to `out` and cannot fail: what a struct holds (counts within their arrays, texts
+ * that end) is the caller's promise and asserted. They borrow everything.
  *
- * Decoders check everything: wire format, the limits of proto/limits.h, texts (valid UTF-8 without NUL; addresses
- * printable ASCII), enum values. Fields this version does not know are skipped; what is absent is zero. They give
- *   ERR_PROTOCOL    the bytes are not this message, or a field makes no sense
- *   ERR_TOO_LARGE   a field, or the number of its elements, is over its limit
- *   ERR_INVALID     a key of no bytes
- * and on an error there is nothing to free. Every `struct bytes` in a decoded message is a view into the decoder's input,
- * and lives as long as that. A message with a pointer to an array or a config has a deinit, which frees what its
- * decoder gave (and is for decoded messages alone); it is safe on a zeroed or deinited struct.
+ * Decoders check everything: wire format, the limits of proto/limits.h, texts (valid UTF-8 without
+ * NUL; addresses printable ASCII), enum values. Fields this version does not know are skipped; what
+ * is absent is zero. They give ERR_PROTOCOL    the bytes are not this message, or a field makes no
+ * sense ERR_TOO_LARGE   a field, or the number of its elements, is over its limit ERR_INVALID     a
+ * key of no bytes and on an error there is nothing to free. Every `struct bytes` in a decoded
+ * message is a view into the decoder's input, and lives as long as that. A message with a pointer
+ * to an array or a config has a deinit, which frees what its decoder gave (and is for decoded
+ * messages alone); it is safe on a zeroed or deinited struct.
  *
  * `error` fields are enum err: `code` on the wire is its positive number. Any thread; no state. */
 #ifndef PROTO_MESSAGES_H
@@ -22,7 +22,9 @@
 #include "proto/config.h"
 #include "proto/limits.h"
 
-/* ---- parts --------------------------------------------------------------------------------------------------- */
+/* ---- parts
+ * ---------------------------------------------------------------------------------------------------
+ */
 
 struct msg_request_header {
     uint64_t cluster_id; /* 0: not checked */
@@ -50,7 +52,8 @@ struct msg_response_header {
     struct msg_route route;
 };
 
-/* Sets header->error and copies err_text or, when not NULL, `message` (cut to fit) for people; has_route stays. */
+/* Sets header->error and copies err_text or, when not NULL, `message` (cut to fit) for people;
+ * has_route stays. */
 void msg_response_header_set(struct msg_response_header *header, int error, const char *message);
 /* Fills the route's group and addresses from the config; leader_address stays as it is. */
 void msg_route_from_config(struct msg_route *route, const struct config *config, uint32_t shard);
@@ -62,7 +65,8 @@ int msg_route_decode(struct bytes bytes, struct msg_route *out) MUST_USE;
 void msg_response_header_encode(const struct msg_response_header *message, struct buf *out);
 int msg_response_header_decode(struct bytes bytes, struct msg_response_header *out) MUST_USE;
 
-/* ---- key-value (Kv) ------------------------------------------------------------------------------------------ */
+/* ---- key-value (Kv)
+ * ------------------------------------------------------------------------------------------ */
 
 struct msg_get_request {
     struct msg_request_header header;
@@ -136,15 +140,17 @@ void msg_batch_response_encode(const struct msg_batch_response *message, struct 
 int msg_batch_response_decode(struct bytes bytes, struct msg_batch_response *out) MUST_USE;
 void msg_batch_response_deinit(struct msg_batch_response *message);
 
-/* ---- controller (Controller) --------------------------------------------------------------------------------- */
+/* ---- controller (Controller)
+ * --------------------------------------------------------------------------------- */
 
-/* Replica, Group and Config of the .proto are struct config_replica, config_group and config: config_encode,
- * config_decode of proto/config.h. */
+/* Replica, Group and Config of the .proto are struct config_replica, config_group and config:
+ * config_encode, config_decode of proto/config.h. */
 
 struct msg_join_request {
     struct msg_request_header header;
     uint32_t group_count; /* up to GROUPS_MAX */
-    struct config_group *groups; /* as sent: in any order, ids perhaps 0 or twice; the controller judges */
+    struct config_group
+        *groups; /* as sent: in any order, ids perhaps 0 or twice; the controller judges */
 };
 struct msg_leave_request {
     struct msg_request_header header;
@@ -168,11 +174,13 @@ struct msg_query_request {
 };
 struct msg_query_response {
     struct msg_response_header header;
-    const struct config *config; /* NULL: none. Encoder: borrowed. Decoder: given, freed by deinit */
+    const struct config
+        *config; /* NULL: none. Encoder: borrowed. Decoder: given, freed by deinit */
 };
 struct msg_watch_request {
     uint64_t cluster_id;
     uint64_t from_number;
+    bool latest_only;
 };
 struct msg_watch_response {
     struct msg_response_header header;
@@ -199,7 +207,8 @@ void msg_watch_response_encode(const struct msg_watch_response *message, struct 
 int msg_watch_response_decode(struct bytes bytes, struct msg_watch_response *out) MUST_USE;
 void msg_watch_response_deinit(struct msg_watch_response *message);
 
-/* ---- administration (Admin) ---------------------------------------------------------------------------------- */
+/* ---- administration (Admin)
+ * ---------------------------------------------------------------------------------- */
 
 struct msg_status_request {
     uint64_t cluster_id;
@@ -278,7 +287,8 @@ int msg_change_member_request_decode(struct bytes bytes,
 void msg_admin_response_encode(const struct msg_admin_response *message, struct buf *out);
 int msg_admin_response_decode(struct bytes bytes, struct msg_admin_response *out) MUST_USE;
 
-/* ---- peers (peer.proto) -------------------------------------------------------------------------------------- */
+/* ---- peers (peer.proto)
+ * -------------------------------------------------------------------------------------- */
 
 enum { PEER_VERSION = 1 }; /* of Frame; a receiver refuses another */
 

@@ -1,4 +1,5 @@
-/* Full method names, as gRPC sends them. The services are in proto/shardkv.proto and proto/peer.proto. */
+/* Full method names, as gRPC sends them. The services are in proto/shardkv.proto and
+ * proto/peer.proto. */
 #ifndef PROTO_METHODS_H
 #define PROTO_METHODS_H
 
