@@ -1,7 +1,7 @@
 /* The segmented, checksummed log on disk. Its format stands as prose in raft/wal/wal_format.md.
  *
- * One owner thread (the node's persist thread) for everything but wal_read, which any one other thread may call
- * at the same time. All I/O goes through the injected vfs. A failed write or sync is final: the call returns the error, the
+ * One owner thread (the node's persist thread) for everything but wal_read, wal_prepare_spares and wal_stats: one
+ * other thread may call wal_read, and one other (or the same) wal_prepare_spares, at the same time. All I/O goes through the injected vfs. A failed write or sync is final: the call returns the error, the
  * log refuses everything after it with ERR_IO, and the process must stop; it never retries (after a failed fsync
  * the kernel may have dropped the pages). ERR_NO_SPACE from wal_write is likewise final for this process run, but
  * nothing acknowledged is lost and a restart recovers.
@@ -26,6 +26,8 @@ struct wal_options {
     uint32_t spare_segments;   /* prewritten ahead, 1..4 */
     uint64_t entry_bytes_max;  /* larger records are refused (write) and taken as damage (read) */
     bool prewrite;             /* false in the simulator */
+    uint64_t seed;             /* of the segments' salts; 0: from the system. The simulator gives another one at every
+                                  open: a salt that comes twice defeats its purpose */
 };
 struct wal_options wal_options_default(void);
 
@@ -65,6 +67,12 @@ struct wal_append {
 int wal_write(struct wal *wal, const struct wal_append *append) MUST_USE;
 int wal_sync(struct wal *wal) MUST_USE;
 
+/* Makes segment files ahead until `spare_segments` wait, and recycles what a reader still held when it was
+ * compacted away. Slow (it writes whole segments): for a background thread, after open and whenever wal_stats says
+ * spare_count < spare_segments. wal_write takes a ready spare, and makes a file that grows when there is none. Thread-safe. An error
+ * (ERR_NO_SPACE above all) is not final: the log itself is untouched. */
+int wal_prepare_spares(struct wal *wal) MUST_USE;
+
 /* Forgets everything and starts after `position` (a snapshot was installed), durably, atomically. Entries after
  * `position` that are there with a matching entry at it are kept when keep_suffix. */
 int wal_reset(struct wal *wal, struct raft_position position, const struct raft_membership *membership,
@@ -88,7 +96,9 @@ struct wal_stats {
     uint64_t log_bytes;     /* of live segments */
     uint32_t segment_count;
     uint64_t sync_count;
+    uint32_t spare_count;          /* ready to be used */
+    uint64_t inline_segment_count; /* segments that had to be made while a write waited */
 };
-void wal_stats(struct wal *wal, struct wal_stats *out);
+void wal_stats(struct wal *wal, struct wal_stats *out); /* any thread */
 
 #endif
