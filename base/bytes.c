@@ -26,9 +26,7 @@ struct blob {
     uint8_t storage[];
 };
 
-/* --- Views
- * -------------------------------------------------------------------------------------------------
- */
+/* --- Views --- */
 
 struct bytes bytes_of_string(const char *string)
 {
@@ -56,8 +54,7 @@ bool bytes_has_prefix(struct bytes a, struct bytes prefix)
     return a.size >= prefix.size && bytes_equal(bytes_of(a.data, prefix.size), prefix);
 }
 
-/* --- Allocation
- * -------------------------------------------------------------------------------------------- */
+/* --- Allocation --- */
 
 /* Nothing above can go on with half an object, and a replica that stops is a case the protocol is
  * made for. */
@@ -115,8 +112,7 @@ void *mem_dup(const void *data, size_t size)
     return copy;
 }
 
-/* --- Growable buffer
- * --------------------------------------------------------------------------------------- */
+/* --- Growable buffer --- */
 
 void buf_init(struct buf *buf)
 {
@@ -185,8 +181,7 @@ void buf_printf(struct buf *buf, const char *format, ...)
     buf->size += size;
 }
 
-/* --- Counted blob
- * ------------------------------------------------------------------------------------------ */
+/* --- Counted blob --- */
 
 struct blob *blob_alloc(size_t size, uint8_t **data)
 {

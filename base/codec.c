@@ -12,9 +12,7 @@
 #define VARINT_GROUP_BITS 7
 static_assert(VARINT_BYTES_MAX * VARINT_GROUP_BITS >= 64, "a varint holds any uint64_t");
 
-/* --- Writing
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Writing --- */
 
 void put_u8(struct buf *buf, uint8_t value)
 {
@@ -60,9 +58,7 @@ void put_sized(struct buf *buf, struct bytes bytes)
     buf_append_bytes(buf, bytes);
 }
 
-/* --- Reading
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Reading --- */
 
 struct reader reader_of(struct bytes bytes)
 {
@@ -165,8 +161,7 @@ struct bytes get_sized(struct reader *reader, size_t size_max)
     return get_bytes(reader, (size_t)size);
 }
 
-/* --- Fixed places
- * ------------------------------------------------------------------------------------------ */
+/* --- Fixed places --- */
 
 void store_u32(uint8_t *at, uint32_t value)
 {

@@ -38,8 +38,7 @@ static const struct unit size_units[] = {
 };
 #define UNIT_COUNT(units) (sizeof(units) / sizeof((units)[0]))
 
-/* --- Single values
- * ----------------------------------------------------------------------------------------- */
+/* --- Single values --- */
 
 /* The decimal number at *text, which is moved behind it. No sign, no space, no overflow. */
 static int take_digits(const char **text, uint64_t *out)
@@ -160,8 +159,7 @@ int parse_listen_address(const char *text)
     return parse_host_port(text, 0);
 }
 
-/* --- Values as text
- * ---------------------------------------------------------------------------------------- */
+/* --- Values as text --- */
 
 /* The largest unit that divides the value, so that 10s is not shown as 10000000000ns. */
 static void unit_text(char out[FLAG_VALUE_TEXT_MAX], uint64_t value, const struct unit *units,
@@ -206,9 +204,7 @@ static const char *kind_wants(enum flag_kind kind)
     UNREACHABLE();
 }
 
-/* --- Parsing
- * -----------------------------------------------------------------------------------------------
- */
+/* --- Parsing --- */
 
 /* Where an error is told: what the caller gave us. */
 struct complaint {
@@ -448,12 +444,9 @@ int flags_parse(const struct flag_set *set, int argc, char **argv, char **positi
     return error;
 }
 
-/* --- Help
- * --------------------------------------------------------------------------------------------------
- */
+/* --- Help --- */
 
-/* `text` in lines of at most HELP_COLUMNS_MAX, broken between words, each behind `indent` spaces.
- */
+/* `text` in lines of at most HELP_COLUMNS_MAX, broken between words, each behind `indent` spaces. */
 static void help_wrap(FILE *out, const char *text, size_t indent)
 {
     size_t column = 0;

@@ -65,9 +65,7 @@ static int error_final(const char *operation, const char *path, int number)
     return ERR_IO;
 }
 
-/* --- Files
- * -------------------------------------------------------------------------------------------------
- */
+/* --- Files --- */
 
 static int open_retrying(const char *path, int flags)
 {
@@ -193,9 +191,7 @@ static int system_size(void *context, struct vfs_file *file, uint64_t *size)
     return ERR_OK;
 }
 
-/* --- Names
- * -------------------------------------------------------------------------------------------------
- */
+/* --- Names --- */
 
 static int system_rename(void *context, const char *from, const char *to)
 {

@@ -106,6 +106,10 @@ static void test_queue_full_by_bytes_is_busy(void **state)
     assert_int_equal(queue_push(queue, item_of(2), SIZE_MAX), ERR_BUSY); /* no wrap */
     assert_int_equal(queue_push(queue, item_of(2), 4), ERR_OK);
     assert_int_equal(queue_push(queue, item_of(3), 1), ERR_BUSY);
+    void *item;
+    assert_int_equal(queue_pop(queue, &item, 1, 0), 1); /* gives back 6, and 4 are still held */
+    assert_int_equal(queue_push(queue, item_of(3), 7), ERR_BUSY);
+    assert_int_equal(queue_push(queue, item_of(3), 6), ERR_OK);
     drain_and_destroy(queue);
 }
 
