@@ -446,7 +446,7 @@ int flags_parse(const struct flag_set *set, int argc, char **argv, char **positi
 
 /* --- Help --- */
 
-/* `text` in lines of at most HELP_COLUMNS_MAX, broken between words, each behind `indent` spaces. */
+/* `text` in lines of at most HELP_COLUMNS_MAX, broken between words, each indented. */
 static void help_wrap(FILE *out, const char *text, size_t indent)
 {
     size_t column = 0;

@@ -20,7 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* At most what a pipe takes in one piece (PIPE_BUF), so that lines of several processes do not mix. */
+/* What a pipe takes in one piece (PIPE_BUF), so that lines of several processes do not mix. */
 #define LOG_LINE_BYTES_MAX    4096
 #define LOG_CONTEXT_BYTES_MAX 256
 #define LOG_CUT_MARK          "..."

@@ -141,7 +141,7 @@ int queue_push_always(struct queue *queue, void *item, size_t bytes)
     return error;
 }
 
-/* Waits with the lock held until there is an item, the queue is closed, or the deadline has passed. */
+/* Waits, the lock held, until there is an item, the queue is closed or the deadline has passed. */
 static void queue_wait(struct queue *queue, uint64_t deadline_ns)
 {
     if (deadline_ns == 0) {
