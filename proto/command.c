@@ -1,8 +1,8 @@
 /* Packed operations and results: the format is in command.h.
  *
- * Thread: any; a reader has one owner. Invariant of a block_reader: read_count operations were taken,
- * and reader stands at the next one; after an error it gives the same error class again, because a
- * failed reader stays failed. */
+ * Thread: any; a reader has one owner. Invariant of a block_reader: read_count operations were
+ * taken, and reader stands at the next one; after an error it gives the same error class again,
+ * because a failed reader stays failed. */
 #include "proto/command.h"
 
 #include "base/assert.h"
