@@ -8,7 +8,8 @@
  * Outcomes. A unary call ends in exactly one callback with: 0 and a reply; ERR_UNAVAILABLE, ERR_TIMEOUT,
  * ERR_CANCELED (outcome unknown to the caller: it may have run); ERR_UNSUPPORTED (the method is not there);
  * ERR_TOO_LARGE, ERR_BUSY (RESOURCE_EXHAUSTED), ERR_SHUTDOWN (refused here: surely not sent); ERR_INVALID,
- * ERR_PROTOCOL. `not_sent` in the result says that the request surely never left this process. */
+ * ERR_PROTOCOL; ERR_IO (an answer that cannot be taken: outcome unknown); or whatever the handler failed it with, exactly.
+ * `not_sent` in the result says that the request surely never left this process. */
 #ifndef RPC_RPC_H
 #define RPC_RPC_H
 
@@ -37,8 +38,9 @@ struct rpc_options {
 struct rpc_options rpc_options_default(void);
 
 int rpc_create(const struct rpc_options *options, struct rpc **out) MUST_USE; /* gives */
-/* Waits: cancels what is under way (each still gets its callback), joins the threads. Servers, channels and
- * streams made from it must have been destroyed or shut down before. Never from a callback. */
+/* Waits until every call and stream of its channels has had its last callback (destroying a channel cancels them), then
+ * joins the threads. Its servers, channels and timers must have been destroyed, its requests unref'd. Never from a
+ * callback. */
 void rpc_destroy(struct rpc *rpc);
 
 /* ---- server ------------------------------------------------------------------------------------------- */
@@ -53,7 +55,9 @@ typedef void (*rpc_unary_fn)(void *context, struct rpc_call *call, struct bytes 
                              struct blob *owner);
 
 struct rpc_stream_events {
-    /* Server side only: the peer opened it. Set the user pointer here. Return 0 to accept or an error to refuse. */
+    /* Server side only: the peer opened it. Set the user pointer here; sending here is allowed. Return 0 to accept or an
+     * error to refuse; a refused stream has no further callback. The room's own reference lasts until `closed` has
+     * returned: whoever keeps the pointer longer takes one with rpc_stream_ref. May be NULL. */
     int (*opened)(void *context, struct rpc_stream *stream);
     /* A message; borrowed, keep `owner` to keep the bytes. The next one is read after this returns (that is the
      * backpressure), or after rpc_stream_resume when this returned false. */
@@ -61,8 +65,12 @@ struct rpc_stream_events {
     /* The send queue fell below half of its bound after a send was refused with ERR_BUSY. May be NULL. */
     void (*writable)(void *context, struct rpc_stream *stream);
     /* The end, exactly once, whoever ended it; nothing follows. 0: ended in order. After it the handle is only good
-     * for rpc_stream_unref. */
+     * for rpc_stream_unref. On the server side a peer that cancelled and a connection that broke are both
+     * ERR_CANCELED: the core does not say which. */
     void (*closed)(void *context, struct rpc_stream *stream, int error, const char *text);
+    /* Server side only: the peer sends no more (rpc_stream_finish there). NULL: the stream is finished from this side
+     * too, once what is queued has left. */
+    void (*finished)(void *context, struct rpc_stream *stream);
 };
 
 struct rpc_server_options {
@@ -84,8 +92,10 @@ int rpc_server_add_stream(struct rpc_server *server, const char *method,
 /* Binds and listens. ERR_EXISTS: the address is taken; ERR_INVALID: not an address. */
 int rpc_server_start(struct rpc_server *server) MUST_USE;
 uint16_t rpc_server_port(const struct rpc_server *server);
-/* Waits: refuses new calls, gives those under way `grace_ns`, cancels the rest. Every accepted call must still be
- * answered by its owner (replying to a cancelled call is harmless). Never from a callback. */
+/* Waits: refuses new calls (ERR_SHUTDOWN), ends streams after what they have queued (their clients see
+ * ERR_UNAVAILABLE: what a stream asks for is this room's secret, so whoever wants its answers out sends them first),
+ * gives calls under way `grace_ns`, cancels the rest. Every accepted call must still be answered by its owner (replying to a
+ * cancelled call is harmless). Never from a callback. */
 void rpc_server_shutdown(struct rpc_server *server, uint64_t grace_ns);
 void rpc_server_destroy(struct rpc_server *server); /* takes; shuts down first if need be */
 
@@ -106,21 +116,23 @@ struct rpc_channel;
 
 /* gives *out. Connecting is lazy; a bad address is ERR_INVALID. */
 int rpc_channel_create(struct rpc *rpc, const char *address, struct rpc_channel **out) MUST_USE;
-void rpc_channel_destroy(struct rpc_channel *channel); /* takes; calls under way end ERR_CANCELED first by themselves */
+/* takes; does not wait: calls and streams under way are cancelled and end by themselves with ERR_CANCELED. */
+void rpc_channel_destroy(struct rpc_channel *channel);
 
 struct rpc_result {
     int error;
     bool not_sent;
     struct bytes reply;  /* borrowed for the callback */
-    struct blob *owner;
-    const char *text;    /* for people; "" if none */
+    struct blob *owner;  /* borrowed; blob_ref to keep the bytes; NULL without a reply */
+    const char *text;    /* for people; "" if none; borrowed */
 };
 typedef void (*rpc_done_fn)(void *context, const struct rpc_result *result);
 
 struct rpc_request; /* a unary call under way, for cancelling */
 
-/* takes `request`'s memory on OK. `done` runs exactly once when OK was returned, never otherwise. *handle may be NULL if nobody will
- * cancel; else it is given and must be unref'd. */
+/* takes `request`'s memory on OK. `done` runs exactly once when OK was returned, never otherwise; it may run before
+ * this returns, but not before *handle is set. `handle` may be NULL if nobody will cancel; else *handle is given and must
+ * be unref'd. */
 int rpc_call_start(struct rpc_channel *channel, const char *method, struct buf *request,
                    uint64_t deadline_ns, rpc_done_fn done, void *context,
                    struct rpc_request **handle) MUST_USE;
@@ -139,13 +151,15 @@ int rpc_stream_open(struct rpc_channel *channel, const char *method,
 /* ---- streams, both sides ------------------------------------------------------------------------------- */
 
 /* takes `message`'s memory on OK. Sent in order. ERR_BUSY: the send queue is full (nothing taken), `writable`
- * follows. ERR_UNAVAILABLE: closed. Messages queued while one is being written leave with buffer hints, as one
+ * follows unless the stream ends. ERR_UNAVAILABLE: closed, finished or cancelled. ERR_TOO_LARGE: over RPC_MESSAGE_BYTES_MAX. Messages queued while one is being written leave with buffer hints, as one
  * burst. Any thread. */
 int rpc_stream_send(struct rpc_stream *stream, struct buf *message) MUST_USE;
 /* No more sends; what is queued still leaves. On the server side ends the stream with OK. */
 void rpc_stream_finish(struct rpc_stream *stream);
 void rpc_stream_cancel(struct rpc_stream *stream);
+/* Reads on after `message` returned false; may come before that return. Any thread. */
 void rpc_stream_resume(struct rpc_stream *stream);
+/* Bytes not yet taken by the core, with a small charge for each message. */
 uint64_t rpc_stream_queued_bytes(const struct rpc_stream *stream);
 struct rpc_stream *rpc_stream_ref(struct rpc_stream *stream);
 void rpc_stream_unref(struct rpc_stream *stream);
@@ -155,7 +169,7 @@ const char *rpc_stream_peer(const struct rpc_stream *stream);
 
 /* ---- timers -------------------------------------------------------------------------------------------- */
 
-/* Runs `fire(context)` on a thread of this room once `deadline_ns` (monotonic) has passed: the one way to wake up
+/* Runs `fire(context)` on a thread of this room (the same for all timers: it must not block) once `deadline_ns` (monotonic) has passed: the one way to wake up
  * without a thread of one's own. gives. */
 struct rpc_timer;
 struct rpc_timer *rpc_timer_create(struct rpc *rpc, void (*fire)(void *context), void *context);

@@ -1,0 +1,180 @@
+/* The process's part: completion queues, their threads, credentials, and the order of going down.
+ *
+ * Each queue has one thread that is always inside grpc_completion_queue_next, for ever, so an idle process costs
+ * nothing and a channel's connection always has someone who moves it. The thread runs one tag at a time.
+ *
+ * Going down: servers and channels first (their users do that), then the last calls of the channels, then the
+ * queues, the threads, the core. Nothing may be started on a queue that was shut down, and nothing can be: whoever starts
+ * something holds a server or a channel. */
+#include "base/log.h"
+#include "rpc/rpc_internal.h"
+#include <grpc/support/log.h>
+#include <signal.h>
+#include <string.h>
+
+void rpc__batch(grpc_call *call, const grpc_op *ops, size_t count, struct rpc__tag *tag,
+                void (*run)(struct rpc__tag *tag, bool ok))
+{
+    rpc__tag_arm(tag, run);
+    grpc_call_error refused = grpc_call_start_batch(call, ops, count, tag, NULL);
+    ASSERT_CMP(refused, ==, GRPC_CALL_OK);
+}
+
+struct rpc__queue *rpc__queue_pick(struct rpc *rpc)
+{
+    uint32_t number = atomic_fetch_add_explicit(&rpc->queue_next, 1, memory_order_relaxed);
+    return &rpc->queues[number % rpc->queue_count];
+}
+
+bool rpc__on_own_thread(const struct rpc *rpc)
+{
+    for (uint32_t i = 0; i < rpc->queue_count; i++) {
+        if (pthread_equal(pthread_self(), rpc->queues[i].thread)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void *queue_main(void *argument)
+{
+    struct rpc__queue *queue = argument;
+    for (;;) {
+        grpc_event event = grpc_completion_queue_next(queue->queue,
+                                                      gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        switch (event.type) {
+        case GRPC_OP_COMPLETE: {
+            struct rpc__tag *tag = event.tag;
+            uint32_t armed = atomic_load_explicit(&tag->armed, memory_order_acquire);
+            ASSERT_CMP(armed, ==, 1);
+            tag->run(tag, event.success != 0);
+            break;
+        }
+        case GRPC_QUEUE_SHUTDOWN:
+            return NULL;
+        case GRPC_QUEUE_TIMEOUT:
+            break;
+        }
+    }
+}
+
+/* The core writes to standard error in its own format; its complaints go through this house's log instead. */
+static void core_log(gpr_log_func_args *arguments)
+{
+    enum log_level level = LOG_DEBUG;
+    if (arguments->severity == GPR_LOG_SEVERITY_ERROR) {
+        level = LOG_WARN;
+    }
+    if (log_enabled(level)) {
+        log_event(level, "grpc", "message=\"%s\"", arguments->message);
+    }
+}
+
+static void core_log_install(void)
+{
+    gpr_set_log_function(core_log);
+    gpr_set_log_verbosity(GPR_LOG_SEVERITY_ERROR);
+}
+
+struct rpc_options rpc_options_default(void)
+{
+    return (struct rpc_options){.queue_count = 1, .tls = NULL, .keepalive_ns = 10 * NS_PER_S};
+}
+
+static int credentials_create(struct rpc *rpc, const struct rpc_tls *tls)
+{
+    if (tls == NULL) {
+        rpc->channel_credentials = grpc_insecure_credentials_create();
+        rpc->server_credentials = grpc_insecure_server_credentials_create();
+        return ERR_OK;
+    }
+    if (tls->ca_pem == NULL || tls->certificate_pem == NULL || tls->key_pem == NULL) {
+        return ERR_INVALID;
+    }
+    grpc_ssl_pem_key_cert_pair pair = {tls->key_pem, tls->certificate_pem};
+    rpc->channel_credentials = grpc_ssl_credentials_create_ex(tls->ca_pem, &pair, NULL, NULL);
+    rpc->server_credentials = grpc_ssl_server_credentials_create_ex(
+        tls->ca_pem, &pair, 1, GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY, NULL);
+    if (rpc->channel_credentials == NULL || rpc->server_credentials == NULL) {
+        return ERR_INVALID;
+    }
+    return ERR_OK;
+}
+
+static void credentials_destroy(struct rpc *rpc)
+{
+    if (rpc->channel_credentials != NULL) {
+        grpc_channel_credentials_release(rpc->channel_credentials);
+    }
+    if (rpc->server_credentials != NULL) {
+        grpc_server_credentials_release(rpc->server_credentials);
+    }
+}
+
+void rpc__thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument)
+{
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(thread, NULL, run, argument);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    ASSERT_CMP(failed, ==, 0);
+}
+
+int rpc_create(const struct rpc_options *options, struct rpc **out)
+{
+    static pthread_once_t log_once = PTHREAD_ONCE_INIT;
+    if (options->queue_count < 1 || options->queue_count > RPC_QUEUES_MAX ||
+        options->keepalive_ns < 100 * NS_PER_MS || options->keepalive_ns > 3600 * NS_PER_S) {
+        return ERR_INVALID;
+    }
+    pthread_once(&log_once, core_log_install);
+    grpc_init();
+    struct rpc *rpc = mem_calloc(1, sizeof(*rpc));
+    int error = credentials_create(rpc, options->tls);
+    if (error != ERR_OK) {
+        credentials_destroy(rpc);
+        free(rpc);
+        grpc_shutdown();
+        return error;
+    }
+    rpc->keepalive_ns = options->keepalive_ns;
+    pthread_mutex_init(&rpc->lock, NULL);
+    pthread_cond_init(&rpc->idle, NULL);
+    rpc->timers = rpc__timers_create();
+    rpc->queue_count = options->queue_count;
+    for (uint32_t i = 0; i < rpc->queue_count; i++) {
+        struct rpc__queue *queue = &rpc->queues[i];
+        queue->rpc = rpc;
+        queue->queue = grpc_completion_queue_create_for_next(NULL);
+        rpc__thread_start(&queue->thread, queue_main, queue);
+    }
+    *out = rpc;
+    return ERR_OK;
+}
+
+void rpc_destroy(struct rpc *rpc)
+{
+    ASSERT(!rpc__on_own_thread(rpc));
+    pthread_mutex_lock(&rpc->lock);
+    ASSERT_CMP(rpc->servers, ==, 0);
+    ASSERT_CMP(rpc->channels_open, ==, 0);
+    while (rpc->channels_live > 0) {
+        pthread_cond_wait(&rpc->idle, &rpc->lock);
+    }
+    pthread_mutex_unlock(&rpc->lock);
+    for (uint32_t i = 0; i < rpc->queue_count; i++) {
+        grpc_completion_queue_shutdown(rpc->queues[i].queue);
+    }
+    for (uint32_t i = 0; i < rpc->queue_count; i++) {
+        pthread_join(rpc->queues[i].thread, NULL);
+        grpc_completion_queue_destroy(rpc->queues[i].queue);
+    }
+    rpc__timers_destroy(rpc->timers);
+    credentials_destroy(rpc);
+    pthread_cond_destroy(&rpc->idle);
+    pthread_mutex_destroy(&rpc->lock);
+    free(rpc);
+    grpc_shutdown();
+}
