@@ -1,4 +1,5 @@
-/* See config_machine.h. `durable` is what the state file holds; it trails `applied` by what the log replays. */
+/* See config_machine.h. `durable` is what the state file holds; it trails `applied` by what the log
+ * replays. */
 #include "shardctrler/config_machine.h"
 
 #include "base/assert.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STATE_FILE "state"
+#define STATE_FILE      "state"
 #define STATE_BYTES_MAX (2ull * 1024 * 1024 * 1024)
 
 struct config_machine {
@@ -26,7 +27,8 @@ struct config_machine {
     pthread_mutex_t flush_mutex; /* one writer of the state file at a time; taken before `mutex` */
 };
 
-static struct raft_position position_of(struct config_machine *machine, const struct raft_position *which)
+static struct raft_position position_of(struct config_machine *machine,
+                                        const struct raft_position *which)
 {
     pthread_mutex_lock(&machine->mutex);
     struct raft_position position = *which;
@@ -34,7 +36,8 @@ static struct raft_position position_of(struct config_machine *machine, const st
     return position;
 }
 
-/* ---- open, close -------------------------------------------------------------------------------------------- */
+/* ---- open, close
+ * -------------------------------------------------------------------------------------------- */
 
 static int load_state(struct config_machine *machine, char *why, size_t why_size)
 {
@@ -54,16 +57,18 @@ static int load_state(struct config_machine *machine, char *why, size_t why_size
         error = config_state_decode(buf_view(&bytes), &machine->state);
     }
     if (error != 0) {
-        snprintf(why, why_size, "%.150s: %s; move this replica's data directory away and let it rejoin as a new member",
-                 path, err_text(error));
+        snprintf(
+            why, why_size,
+            "%.150s: %s; move this replica's data directory away and let it rejoin as a new member",
+            path, err_text(error));
     }
     machine->durable = machine->state.applied;
     buf_deinit(&bytes);
     return error;
 }
 
-int config_machine_open(const struct vfs *vfs, const char *dir, struct config_machine **out, char *why,
-                        size_t why_size)
+int config_machine_open(const struct vfs *vfs, const char *dir, struct config_machine **out,
+                        char *why, size_t why_size)
 {
     struct config_machine *machine = mem_calloc(1, sizeof *machine);
     machine->vfs = vfs;
@@ -98,13 +103,15 @@ void config_machine_close(struct config_machine *machine)
     free(machine);
 }
 
-void config_machine_on_change(struct config_machine *machine, config_machine_changed_fn changed, void *context)
+void config_machine_on_change(struct config_machine *machine, config_machine_changed_fn changed,
+                              void *context)
 {
     machine->changed = changed;
     machine->changed_context = context;
 }
 
-/* ---- state machine ------------------------------------------------------------------------------------------- */
+/* ---- state machine
+ * ------------------------------------------------------------------------------------------- */
 
 static int machine_apply(void *sm, const struct sm_batch *batch)
 {
@@ -161,14 +168,15 @@ static int machine_flush(void *sm)
     return error;
 }
 
-/* ---- snapshots: the encoded state is the stream ---------------------------------------------------------------- */
+/* ---- snapshots: the encoded state is the stream
+ * ---------------------------------------------------------------- */
 
 struct sm_snapshot_reader {
     struct buf bytes;
 };
 
-static int snapshot_open(void *sm, const char *dir, struct raft_position *position, uint64_t *size_bytes,
-                         struct sm_snapshot_reader **out)
+static int snapshot_open(void *sm, const char *dir, struct raft_position *position,
+                         uint64_t *size_bytes, struct sm_snapshot_reader **out)
 {
     (void)dir; /* it is small: memory is where it stays */
     struct sm_snapshot_reader *reader = mem_calloc(1, sizeof *reader);
@@ -178,7 +186,8 @@ static int snapshot_open(void *sm, const char *dir, struct raft_position *positi
     return 0;
 }
 
-static int snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data, size_t size)
+static int snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data,
+                         size_t size)
 {
     if (offset > reader->bytes.size || size > reader->bytes.size - offset) {
         return ERR_INVALID;
@@ -226,7 +235,8 @@ static int receive_finish(struct sm_snapshot_writer *writer)
     int error = config_state_decode(buf_view(&writer->bytes), &state);
     config_state_deinit(&state);
     if (error == 0) {
-        error = vfs_write_atomic(writer->machine->vfs, writer->dir, STATE_FILE, buf_view(&writer->bytes));
+        error = vfs_write_atomic(writer->machine->vfs, writer->dir, STATE_FILE,
+                                 buf_view(&writer->bytes));
     }
     return error;
 }
@@ -237,7 +247,8 @@ static void receive_close(struct sm_snapshot_writer *writer)
     free(writer);
 }
 
-/* Copies rather than moves: `dir` stays complete until the node removes it, so restoring twice is harmless. */
+/* Copies rather than moves: `dir` stays complete until the node removes it, so restoring twice is
+ * harmless. */
 static int machine_restore(void *sm, const char *dir)
 {
     struct config_machine *machine = sm;
@@ -298,12 +309,15 @@ struct state_machine config_machine_interface(struct config_machine *machine)
     return (struct state_machine){.ops = &ops, .sm = machine};
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------------------
+ */
 
 uint32_t config_machine_shard_count(struct config_machine *machine)
 {
     pthread_mutex_lock(&machine->mutex);
-    uint32_t count = machine->state.history != NULL ? history_latest(machine->state.history)->shard_count : 0;
+    uint32_t count =
+        machine->state.history != NULL ? history_latest(machine->state.history)->shard_count : 0;
     pthread_mutex_unlock(&machine->mutex);
     return count;
 }
@@ -311,7 +325,8 @@ uint32_t config_machine_shard_count(struct config_machine *machine)
 uint64_t config_machine_latest_number(struct config_machine *machine)
 {
     pthread_mutex_lock(&machine->mutex);
-    uint64_t number = machine->state.history != NULL ? history_latest(machine->state.history)->number : 0;
+    uint64_t number =
+        machine->state.history != NULL ? history_latest(machine->state.history)->number : 0;
     pthread_mutex_unlock(&machine->mutex);
     return number;
 }
@@ -319,7 +334,8 @@ uint64_t config_machine_latest_number(struct config_machine *machine)
 int config_machine_get(struct config_machine *machine, uint64_t number, struct config **out)
 {
     pthread_mutex_lock(&machine->mutex);
-    int error = machine->state.history != NULL ? history_get(machine->state.history, number, out) : ERR_BUSY;
+    int error = machine->state.history != NULL ? history_get(machine->state.history, number, out)
+                                               : ERR_BUSY;
     pthread_mutex_unlock(&machine->mutex);
     return error;
 }

@@ -1,7 +1,7 @@
 /* See config_state.h.
  *
- * Encoding: u32 magic, u8 version, position (2 x u64), varint 0 or the history, varint session count,
- * count x { u64 client_id, sized session }, u32 crc32c of all before it. */
+ * Encoding: u32 magic, u8 version, position (2 x u64), varint 0 or the history, varint session
+ * count, count x { u64 client_id, sized session }, u32 crc32c of all before it. */
 #include "shardctrler/config_state.h"
 
 #include "base/assert.h"
@@ -33,7 +33,8 @@ void config_state_deinit(struct config_state *state)
     memset(state, 0, sizeof *state);
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------------- */
+/* ---- sessions
+ * ------------------------------------------------------------------------------------------- */
 
 static size_t session_slot(const struct config_state *state, uint64_t client_id)
 {
@@ -50,7 +51,8 @@ static size_t session_slot(const struct config_state *state, uint64_t client_id)
     return low;
 }
 
-/* Forgets every session idle past its time. Only when the table is full, so that a command costs no scan. */
+/* Forgets every session idle past its time. Only when the table is full, so that a command costs no
+ * scan. */
 static void sweep_sessions(struct config_state *state, uint64_t now_ms)
 {
     size_t kept = 0;
@@ -79,7 +81,8 @@ static void insert_session(struct config_state *state, size_t slot, uint64_t cli
 }
 
 /* NULL: the table is full of live sessions. */
-static struct session *find_or_add_session(struct config_state *state, uint64_t client_id, uint64_t now_ms)
+static struct session *find_or_add_session(struct config_state *state, uint64_t client_id,
+                                           uint64_t now_ms)
 {
     size_t slot = session_slot(state, client_id);
     if (slot < state->session_count && state->sessions[slot].client_id == client_id) {
@@ -96,7 +99,8 @@ static struct session *find_or_add_session(struct config_state *state, uint64_t 
     return &state->sessions[slot].session;
 }
 
-/* ---- commands --------------------------------------------------------------------------------------------- */
+/* ---- commands
+ * --------------------------------------------------------------------------------------------- */
 
 /* A decoded JOIN, LEAVE or MOVE. */
 struct change {
@@ -135,8 +139,8 @@ static void change_deinit(struct change *change)
     }
 }
 
-/* Of what was asked alone: age, acknowledgements and the config a client knows differ between a command and its
- * retry. Leaves the header as it was. */
+/* Of what was asked alone: age, acknowledgements and the config a client knows differ between a
+ * command and its retry. Leaves the header as it was. */
 static uint32_t change_fingerprint(struct change *change, struct msg_request_header *header)
 {
     struct msg_request_header sent = *header;
@@ -162,17 +166,19 @@ static uint32_t change_fingerprint(struct change *change, struct msg_request_hea
     return fingerprint;
 }
 
-static int change_make(const struct change *change, const struct config *config, struct config **out,
-                       char *why, size_t why_size)
+static int change_make(const struct change *change, const struct config *config,
+                       struct config **out, char *why, size_t why_size)
 {
     switch (change->kind) {
     case CONFIG_COMMAND_JOIN:
-        return transition_join(config, change->join.groups, change->join.group_count, out, why, why_size);
+        return transition_join(config, change->join.groups, change->join.group_count, out, why,
+                               why_size);
     case CONFIG_COMMAND_LEAVE:
         return transition_leave(config, change->leave.group_ids, change->leave.group_count,
                                 change->leave.force, out, why, why_size);
     case CONFIG_COMMAND_MOVE:
-        return transition_move(config, change->move.shard, change->move.group_id, out, why, why_size);
+        return transition_move(config, change->move.shard, change->move.group_id, out, why,
+                               why_size);
     case CONFIG_COMMAND_CREATE:
         break;
     }
@@ -204,7 +210,8 @@ static bool execute(struct config_state *state, const struct change *change, str
         if (error != 0) {
             config_free(next);
             next = NULL;
-            snprintf(why, sizeof why, "the history holds its maximum of %d configs", HISTORY_CONFIGS_MAX);
+            snprintf(why, sizeof why, "the history holds its maximum of %d configs",
+                     HISTORY_CONFIGS_MAX);
         }
     }
     uint64_t number = error == 0 ? history_latest(state->history)->number : 0;
@@ -282,8 +289,9 @@ bool config_state_apply(struct config_state *state, const struct sm_command *com
     struct change *change = mem_calloc(1, sizeof *change);
     struct msg_request_header *header = NULL;
     bool changed = false;
-    int error = kind > CONFIG_COMMAND_MOVE ? ERR_UNSUPPORTED
-                                           : change_decode((enum config_command)kind, body, change, &header);
+    int error = kind > CONFIG_COMMAND_MOVE
+                    ? ERR_UNSUPPORTED
+                    : change_decode((enum config_command)kind, body, change, &header);
     if (error == 0) {
         changed = apply_change(state, command, change, header);
         change_deinit(change);
@@ -294,7 +302,8 @@ bool config_state_apply(struct config_state *state, const struct sm_command *com
     return changed;
 }
 
-/* ---- encoding --------------------------------------------------------------------------------------------- */
+/* ---- encoding
+ * --------------------------------------------------------------------------------------------- */
 
 void config_state_encode(const struct config_state *state, struct buf *out)
 {

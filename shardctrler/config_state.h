@@ -1,4 +1,5 @@
-/* What config_machine.c guards: the state itself, its commands and its encoding. Pure; not thread-safe. */
+/* What config_machine.c guards: the state itself, its commands and its encoding. Pure; not
+ * thread-safe. */
 #ifndef SHARDCTRLER_CONFIG_STATE_H
 #define SHARDCTRLER_CONFIG_STATE_H
 

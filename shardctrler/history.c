@@ -1,8 +1,8 @@
 /* See history.h. A record is u8 kind, then
  *   FULL   the config, as config_encode writes it
- *   DELTA  varint count, count x { varint shard, varint owner }, then the active groups, as a config without shards, when they
- *          differ from those before (a byte 1 and the sized bytes) or a byte 0
- * and the config is transition_make() of the one before. */
+ *   DELTA  varint count, count x { varint shard, varint owner }, then the active groups, as a
+ * config without shards, when they differ from those before (a byte 1 and the sized bytes) or a
+ * byte 0 and the config is transition_make() of the one before. */
 #include "shardctrler/history.h"
 
 #include "base/assert.h"
@@ -24,7 +24,8 @@ static void add_record(struct history *history, struct buf *takes)
 {
     if (history->count == history->capacity) {
         history->capacity = history->capacity == 0 ? 16 : history->capacity * 2;
-        history->records = mem_realloc(history->records, history->capacity * sizeof *history->records);
+        history->records =
+            mem_realloc(history->records, history->capacity * sizeof *history->records);
     }
     history->records[history->count++] = *takes;
     buf_init(takes);

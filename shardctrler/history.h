@@ -1,5 +1,6 @@
-/* Every config there ever was, by number. Each is kept as its difference from the one before, a whole one every
- * HISTORY_FULL_INTERVAL, so that old configs cost the shards they moved, not the shards there are. Not thread-safe. */
+/* Every config there ever was, by number. Each is kept as its difference from the one before, a
+ * whole one every HISTORY_FULL_INTERVAL, so that old configs cost the shards they moved, not the
+ * shards there are. Not thread-safe. */
 #ifndef SHARDCTRLER_HISTORY_H
 #define SHARDCTRLER_HISTORY_H
 
@@ -10,7 +11,8 @@
 
 enum {
     HISTORY_FULL_INTERVAL = 64,
-    /* With 64 shards and 10 groups a config costs about 100 bytes: 6.5 MB for all; with 16,384 shards about 24 KB. */
+    /* With 64 shards and 10 groups a config costs about 100 bytes: 6.5 MB for all; with 16,384
+       shards about 24 KB. */
     HISTORY_CONFIGS_MAX = 65536,
 };
 

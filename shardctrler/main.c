@@ -10,7 +10,8 @@ enum {
     SHARDS_DEFAULT = 64,
 };
 
-static enum server_exit run(struct server *server, struct config_machine *machine, struct service *service)
+static enum server_exit run(struct server *server, struct config_machine *machine,
+                            struct service *service)
 {
     char why[512] = "";
     struct state_machine sm = config_machine_interface(machine);
@@ -52,7 +53,8 @@ int main(int argc, char **argv)
         .name = "shardctrler",
         .summary = "one replica of the shard controller, which says which group owns which shard",
         .version = SHARDKV_VERSION,
-        .details = "Start three of them with the same --cluster and --peers, each with its own --id and --data.\n"
+        .details = "Start three of them with the same --cluster and --peers, each with its own "
+                   "--id and --data.\n"
                    "Then join groups with shardctl.",
         .flags = flags,
         .flag_count = sizeof flags / sizeof flags[0],
@@ -73,9 +75,10 @@ int main(int argc, char **argv)
         server_main_complain("%s", why);
         exit_code = server_exit_of_error(error);
     } else {
-        struct service *service = service_create(
-            &(struct service_options){.cluster_id = server.cluster_id, .shard_count = (uint32_t)shards},
-            machine);
+        struct service *service =
+            service_create(&(struct service_options){.cluster_id = server.cluster_id,
+                                                     .shard_count = (uint32_t)shards},
+                           machine);
         exit_code = run(&server, machine, service);
         service_destroy(service);
         config_machine_close(machine);

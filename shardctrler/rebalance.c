@@ -37,7 +37,8 @@ static int by_count_descending(const void *a, const void *b)
     return x->group < y->group ? -1 : x->group > y->group;
 }
 
-/* The groups that have most keep the shard that does not divide evenly: any other choice moves more. */
+/* The groups that have most keep the shard that does not divide evenly: any other choice moves
+ * more. */
 static void set_targets(struct load *loads, size_t count, uint32_t shard_count)
 {
     struct load **order = mem_calloc(count, sizeof *order);
@@ -53,8 +54,10 @@ static void set_targets(struct load *loads, size_t count, uint32_t shard_count)
     free(order);
 }
 
-/* Takes what is over target, from the highest shard down, so that low shards stay where they are. */
-static void release_surplus(uint64_t *owners, uint32_t shard_count, struct load *loads, size_t count)
+/* Takes what is over target, from the highest shard down, so that low shards stay where they are.
+ */
+static void release_surplus(uint64_t *owners, uint32_t shard_count, struct load *loads,
+                            size_t count)
 {
     for (uint32_t shard = shard_count; shard-- > 0;) {
         struct load *load = find_load(loads, count, owners[shard]);
@@ -117,7 +120,8 @@ void rebalance(uint64_t *owners, const uint64_t *sources, uint32_t shard_count,
     }
     set_targets(loads, group_count, shard_count);
 
-    /* Only a shard that had no owner still lies at its source; one that is taken from an owner now does not. */
+    /* Only a shard that had no owner still lies at its source; one that is taken from an owner now
+     * does not. */
     uint64_t *returnable = mem_calloc(shard_count, sizeof *returnable);
     for (uint32_t shard = 0; shard < shard_count; shard++) {
         returnable[shard] = was_unowned[shard] ? sources[shard] : 0;

@@ -1,5 +1,6 @@
-/* See service.h. A change is proposed with the request's own bytes and answered with what the state machine wrote; a
- * query is a linearizable read. Each call in flight is one heap object that holds its rpc_call. */
+/* See service.h. A change is proposed with the request's own bytes and answered with what the state
+ * machine wrote; a query is a linearizable read. Each call in flight is one heap object that holds
+ * its rpc_call. */
 #include "shardctrler/service.h"
 
 #include "base/assert.h"
@@ -21,9 +22,12 @@ struct service {
     struct node *node;
 };
 
-/* ---- shared ------------------------------------------------------------------------------------------------- */
+/* ---- shared
+ * -------------------------------------------------------------------------------------------------
+ */
 
-static void fill_header(struct service *service, struct msg_response_header *header, int error, const char *why)
+static void fill_header(struct service *service, struct msg_response_header *header, int error,
+                        const char *why)
 {
     msg_response_header_set(header, error, why);
     if (error == 0) {
@@ -33,7 +37,8 @@ static void fill_header(struct service *service, struct msg_response_header *hea
         struct node_status status;
         node_status(service->node, &status);
         header->has_route = true;
-        snprintf(header->route.leader_address, sizeof header->route.leader_address, "%s", status.leader_address);
+        snprintf(header->route.leader_address, sizeof header->route.leader_address, "%s",
+                 status.leader_address);
     }
 }
 
@@ -53,14 +58,17 @@ static int check_cluster(const struct service *service, uint64_t cluster_id)
     return cluster_id == 0 || cluster_id == service->options.cluster_id ? 0 : ERR_WRONG_CLUSTER;
 }
 
-/* ---- changes ------------------------------------------------------------------------------------------------- */
+/* ---- changes
+ * -------------------------------------------------------------------------------------------------
+ */
 
 struct change_call {
     struct service *service;
     struct rpc_call *call;
 };
 
-static void change_done(void *context, int error, struct raft_position position, struct bytes result)
+static void change_done(void *context, int error, struct raft_position position,
+                        struct bytes result)
 {
     (void)position;
     struct change_call *change = context;
@@ -103,7 +111,8 @@ static void propose_change(struct service *service, struct rpc_call *call, enum 
     }
 }
 
-static void handle_join(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_join(void *context, struct rpc_call *call, struct bytes request,
+                        struct blob *owner)
 {
     (void)owner;
     struct msg_join_request message;
@@ -116,7 +125,8 @@ static void handle_join(void *context, struct rpc_call *call, struct bytes reque
     msg_join_request_deinit(&message);
 }
 
-static void handle_leave(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_leave(void *context, struct rpc_call *call, struct bytes request,
+                         struct blob *owner)
 {
     (void)owner;
     struct msg_leave_request message;
@@ -128,7 +138,8 @@ static void handle_leave(void *context, struct rpc_call *call, struct bytes requ
     propose_change(context, call, CONFIG_COMMAND_LEAVE, &message.header, request);
 }
 
-static void handle_move(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_move(void *context, struct rpc_call *call, struct bytes request,
+                        struct blob *owner)
 {
     (void)owner;
     struct msg_move_request message;
@@ -140,7 +151,9 @@ static void handle_move(void *context, struct rpc_call *call, struct bytes reque
     propose_change(context, call, CONFIG_COMMAND_MOVE, &message.header, request);
 }
 
-/* ---- query ---------------------------------------------------------------------------------------------------- */
+/* ---- query
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 struct query_call {
     struct service *service;
@@ -149,7 +162,8 @@ struct query_call {
     bool latest;
 };
 
-static void reply_query(struct service *service, struct rpc_call *call, int error, const struct config *config)
+static void reply_query(struct service *service, struct rpc_call *call, int error,
+                        const struct config *config)
 {
     struct msg_query_response response = {.config = config};
     fill_header(service, &response.header, error, NULL);
@@ -175,7 +189,8 @@ static void query_serve(void *context, int error)
     free(query);
 }
 
-static void handle_query(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_query(void *context, struct rpc_call *call, struct bytes request,
+                         struct blob *owner)
 {
     (void)owner;
     struct service *service = context;
@@ -198,9 +213,12 @@ static void handle_query(void *context, struct rpc_call *call, struct bytes requ
     }
 }
 
-/* ---- status ---------------------------------------------------------------------------------------------------- */
+/* ---- status
+ * ----------------------------------------------------------------------------------------------------
+ */
 
-static void handle_status(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_status(void *context, struct rpc_call *call, struct bytes request,
+                          struct blob *owner)
 {
     (void)owner;
     struct service *service = context;
@@ -229,9 +247,12 @@ static void handle_status(void *context, struct rpc_call *call, struct bytes req
     free(response);
 }
 
-/* ---- role ------------------------------------------------------------------------------------------------------ */
+/* ---- role
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-static void create_done(void *context, int error, struct raft_position position, struct bytes result)
+static void create_done(void *context, int error, struct raft_position position,
+                        struct bytes result)
 {
     (void)context;
     (void)position;
@@ -269,7 +290,8 @@ static void role_changed(void *context, enum node_role role, uint64_t term, uint
     if (shard_count == 0) {
         propose_create(service);
     } else if (shard_count != service->options.shard_count) {
-        log_event(LOG_WARN, "shards.flag.ignored", "given=%u cluster=%u reason=\"fixed when the cluster was created\"",
+        log_event(LOG_WARN, "shards.flag.ignored",
+                  "given=%u cluster=%u reason=\"fixed when the cluster was created\"",
                   service->options.shard_count, shard_count);
     }
 }
@@ -280,9 +302,12 @@ static void configs_changed(void *context)
     watch_hub_push(service->hub);
 }
 
-/* ---- life ------------------------------------------------------------------------------------------------------ */
+/* ---- life
+ * ------------------------------------------------------------------------------------------------------
+ */
 
-struct service *service_create(const struct service_options *options, struct config_machine *machine)
+struct service *service_create(const struct service_options *options,
+                               struct config_machine *machine)
 {
     struct service *service = mem_calloc(1, sizeof *service);
     service->options = *options;
@@ -304,8 +329,8 @@ int service_attach(struct service *service, struct node *node, struct rpc_server
         const char *method;
         rpc_unary_fn handler;
     } methods[] = {
-        {METHOD_CONTROLLER_JOIN, handle_join},   {METHOD_CONTROLLER_LEAVE, handle_leave},
-        {METHOD_CONTROLLER_MOVE, handle_move},   {METHOD_CONTROLLER_QUERY, handle_query},
+        {METHOD_CONTROLLER_JOIN, handle_join}, {METHOD_CONTROLLER_LEAVE, handle_leave},
+        {METHOD_CONTROLLER_MOVE, handle_move}, {METHOD_CONTROLLER_QUERY, handle_query},
         {METHOD_ADMIN_STATUS, handle_status},
     };
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {

@@ -1,4 +1,5 @@
-/* The Controller service (proto/shardkv.proto) and Admin.Status over one node. Thread-safe; nothing here blocks. */
+/* The Controller service (proto/shardkv.proto) and Admin.Status over one node. Thread-safe; nothing
+ * here blocks. */
 #ifndef SHARDCTRLER_SERVICE_H
 #define SHARDCTRLER_SERVICE_H
 
@@ -14,7 +15,8 @@ struct service_options {
     uint32_t shard_count; /* proposed when this replica leads a cluster that is not created yet */
 };
 
-struct service *service_create(const struct service_options *options, struct config_machine *machine); /* gives */
+struct service *service_create(const struct service_options *options,
+                               struct config_machine *machine); /* gives */
 /* What the node tells of its role; pass it to node_create. */
 struct node_observer service_observer(struct service *service);
 /* Adds the methods. Before the server starts. The node must outlive every call. */

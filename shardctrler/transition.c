@@ -1,10 +1,10 @@
 /* See transition.h.
  *
- * Sources. In config N+1, sources[s] is where s's data was under N: its owner, or, when it had none, the source it had under N
- * (its last owner keeps it, frozen).
- * Departed groups. A group that is not active any more stays listed, with its addresses, in every config where some
- * shard's source it is and another group (or nobody) is that shard's owner: that shard may still have to be fetched
- * from it. A config thus holds everything its moves need. */
+ * Sources. In config N+1, sources[s] is where s's data was under N: its owner, or, when it had
+ * none, the source it had under N (its last owner keeps it, frozen). Departed groups. A group that
+ * is not active any more stays listed, with its addresses, in every config where some shard's
+ * source it is and another group (or nobody) is that shard's owner: that shard may still have to be
+ * fetched from it. A config thus holds everything its moves need. */
 #include "shardctrler/transition.h"
 
 #include "base/assert.h"
@@ -83,8 +83,8 @@ struct config *transition_make(const struct config *config, const uint64_t *owne
     return next;
 }
 
-static struct config *make_rebalanced(const struct config *config, const struct config_group *groups,
-                                      size_t group_count)
+static struct config *make_rebalanced(const struct config *config,
+                                      const struct config_group *groups, size_t group_count)
 {
     uint64_t *ids = mem_calloc(group_count + 1, sizeof *ids);
     for (size_t i = 0; i < group_count; i++) {
@@ -98,7 +98,9 @@ static struct config *make_rebalanced(const struct config *config, const struct 
     return next;
 }
 
-/* ---- join ------------------------------------------------------------------------------------------------- */
+/* ---- join
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static int check_new_group(const struct config_group *group, char *why, size_t why_size)
 {
@@ -107,7 +109,8 @@ static int check_new_group(const struct config_group *group, char *why, size_t w
         return ERR_INVALID;
     }
     if (group->replica_count == 0) {
-        snprintf(why, why_size, "group %" PRIu64 " has no replicas; give at least one address", group->id);
+        snprintf(why, why_size, "group %" PRIu64 " has no replicas; give at least one address",
+                 group->id);
         return ERR_INVALID;
     }
     for (uint32_t i = 0; i < group->replica_count; i++) {
@@ -116,19 +119,19 @@ static int check_new_group(const struct config_group *group, char *why, size_t w
             return ERR_INVALID;
         }
         if (parse_address(group->replicas[i].address) != 0) {
-            snprintf(why, why_size, "group %" PRIu64 ": '%.100s' is not an address; use host:port", group->id,
-                     group->replicas[i].address);
+            snprintf(why, why_size, "group %" PRIu64 ": '%.100s' is not an address; use host:port",
+                     group->id, group->replicas[i].address);
             return ERR_INVALID;
         }
         for (uint32_t j = 0; j < i; j++) {
             if (group->replicas[j].id == group->replicas[i].id) {
-                snprintf(why, why_size, "group %" PRIu64 ": replica id %" PRIu64 " is given twice", group->id,
-                         group->replicas[i].id);
+                snprintf(why, why_size, "group %" PRIu64 ": replica id %" PRIu64 " is given twice",
+                         group->id, group->replicas[i].id);
                 return ERR_INVALID;
             }
             if (strcmp(group->replicas[j].address, group->replicas[i].address) == 0) {
-                snprintf(why, why_size, "group %" PRIu64 ": address %.100s is given twice", group->id,
-                         group->replicas[i].address);
+                snprintf(why, why_size, "group %" PRIu64 ": address %.100s is given twice",
+                         group->id, group->replicas[i].address);
                 return ERR_ADDRESS_IN_USE;
             }
         }
@@ -148,27 +151,28 @@ static const char *shared_address(const struct config_group *a, const struct con
     return NULL;
 }
 
-static int check_against(const struct config_group *group, const struct config_group *other, bool other_is_new,
-                         char *why, size_t why_size)
+static int check_against(const struct config_group *group, const struct config_group *other,
+                         bool other_is_new, char *why, size_t why_size)
 {
     if (other->id == group->id && (other_is_new || !other->departed)) {
-        snprintf(why, why_size, other_is_new ? "group %" PRIu64 " is given twice"
-                                             : "group %" PRIu64 " is in the config already",
+        snprintf(why, why_size,
+                 other_is_new ? "group %" PRIu64 " is given twice"
+                              : "group %" PRIu64 " is in the config already",
                  group->id);
         return ERR_GROUP_EXISTS;
     }
     /* A departed group that comes back may, of course, have its own addresses. */
     const char *address = other->id != group->id ? shared_address(group, other) : NULL;
     if (address != NULL) {
-        snprintf(why, why_size, "address %.100s of group %" PRIu64 " belongs to group %" PRIu64, address,
-                 group->id, other->id);
+        snprintf(why, why_size, "address %.100s of group %" PRIu64 " belongs to group %" PRIu64,
+                 address, group->id, other->id);
         return ERR_ADDRESS_IN_USE;
     }
     return 0;
 }
 
-int transition_join(const struct config *config, const struct config_group *groups, size_t group_count,
-                    struct config **out, char *why, size_t why_size)
+int transition_join(const struct config *config, const struct config_group *groups,
+                    size_t group_count, struct config **out, char *why, size_t why_size)
 {
     if (group_count == 0) {
         snprintf(why, why_size, "no group to join was given");
@@ -188,8 +192,8 @@ int transition_join(const struct config *config, const struct config_group *grou
     }
     /* Departed groups may stay listed beside the new ones, so they count. */
     if (group_count > (size_t)GROUPS_MAX - config->group_count) {
-        snprintf(why, why_size, "a config has room for %d groups, and %" PRIu32 " are there", GROUPS_MAX,
-                 config->group_count);
+        snprintf(why, why_size, "a config has room for %d groups, and %" PRIu32 " are there",
+                 GROUPS_MAX, config->group_count);
         return ERR_TABLE_FULL;
     }
     size_t active_count;
@@ -204,10 +208,11 @@ int transition_join(const struct config *config, const struct config_group *grou
     return 0;
 }
 
-/* ---- leave, move --------------------------------------------------------------------------------------------- */
+/* ---- leave, move
+ * --------------------------------------------------------------------------------------------- */
 
-int transition_leave(const struct config *config, const uint64_t *group_ids, size_t group_count, bool force,
-                     struct config **out, char *why, size_t why_size)
+int transition_leave(const struct config *config, const uint64_t *group_ids, size_t group_count,
+                     bool force, struct config **out, char *why, size_t why_size)
 {
     if (group_count == 0) {
         snprintf(why, why_size, "no group to leave was given");
@@ -215,7 +220,8 @@ int transition_leave(const struct config *config, const uint64_t *group_ids, siz
     }
     for (size_t i = 0; i < group_count; i++) {
         if (find_active(config, group_ids[i]) == NULL) {
-            snprintf(why, why_size, "group %" PRIu64 " is not in config %" PRIu64, group_ids[i], config->number);
+            snprintf(why, why_size, "group %" PRIu64 " is not in config %" PRIu64, group_ids[i],
+                     config->number);
             return ERR_GROUP_UNKNOWN;
         }
         for (size_t j = 0; j < i; j++) {
@@ -229,7 +235,9 @@ int transition_leave(const struct config *config, const uint64_t *group_ids, siz
     struct config_group *active = copy_active(config, 0, &active_count);
     if (group_count == active_count && !force) {
         free(active);
-        snprintf(why, why_size, "this leaves no group: no shard would be served (its data stays, frozen); say force to do it");
+        snprintf(why, why_size,
+                 "this leaves no group: no shard would be served (its data stays, frozen); say "
+                 "force to do it");
         return ERR_LAST_GROUP;
     }
     size_t kept = 0;
@@ -247,16 +255,17 @@ int transition_leave(const struct config *config, const uint64_t *group_ids, siz
     return 0;
 }
 
-int transition_move(const struct config *config, uint32_t shard, uint64_t group_id, struct config **out, char *why,
-                    size_t why_size)
+int transition_move(const struct config *config, uint32_t shard, uint64_t group_id,
+                    struct config **out, char *why, size_t why_size)
 {
     if (shard >= config->shard_count) {
-        snprintf(why, why_size, "shard %" PRIu32 " is out of range; shards are 0 to %" PRIu32, shard,
-                 config->shard_count - 1);
+        snprintf(why, why_size, "shard %" PRIu32 " is out of range; shards are 0 to %" PRIu32,
+                 shard, config->shard_count - 1);
         return ERR_SHARD_RANGE;
     }
     if (find_active(config, group_id) == NULL) {
-        snprintf(why, why_size, "group %" PRIu64 " is not in config %" PRIu64, group_id, config->number);
+        snprintf(why, why_size, "group %" PRIu64 " is not in config %" PRIu64, group_id,
+                 config->number);
         return ERR_GROUP_UNKNOWN;
     }
     size_t active_count;

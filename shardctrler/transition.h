@@ -1,5 +1,5 @@
-/* From one config to the next: what Join, Leave and Move make of it. Pure. Each validates first, and on an error makes
- * nothing and says in `why` what was wrong. */
+/* From one config to the next: what Join, Leave and Move make of it. Pure. Each validates first,
+ * and on an error makes nothing and says in `why` what was wrong. */
 #ifndef SHARDCTRLER_TRANSITION_H
 #define SHARDCTRLER_TRANSITION_H
 
@@ -7,15 +7,16 @@
 #include "proto/config.h"
 
 /* give *out, number one higher. */
-int transition_join(const struct config *config, const struct config_group *groups, size_t group_count,
+int transition_join(const struct config *config, const struct config_group *groups,
+                    size_t group_count, struct config **out, char *why, size_t why_size) MUST_USE;
+int transition_leave(const struct config *config, const uint64_t *group_ids, size_t group_count,
+                     bool force, struct config **out, char *why, size_t why_size) MUST_USE;
+int transition_move(const struct config *config, uint32_t shard, uint64_t group_id,
                     struct config **out, char *why, size_t why_size) MUST_USE;
-int transition_leave(const struct config *config, const uint64_t *group_ids, size_t group_count, bool force,
-                     struct config **out, char *why, size_t why_size) MUST_USE;
-int transition_move(const struct config *config, uint32_t shard, uint64_t group_id, struct config **out, char *why,
-                    size_t why_size) MUST_USE;
 
-/* The part all three share, and how the history is replayed: the config after `config` with these owners and
- * these groups (active ones, ascending). Sources and departed groups follow from `config`. gives. */
+/* The part all three share, and how the history is replayed: the config after `config` with these
+ * owners and these groups (active ones, ascending). Sources and departed groups follow from
+ * `config`. gives. */
 struct config *transition_make(const struct config *config, const uint64_t *owners,
                                const struct config_group *groups, size_t group_count);
 

@@ -1,6 +1,7 @@
-/* See watch.h. A watcher is in the list from its stream's opening to its end, under the hub's mutex; sending under it is allowed,
- * since no callback runs inside rpc_stream_send. A watcher that does not keep up is refused by its stream's bound (ERR_BUSY)
- * and goes on from `writable`: it costs a number, not memory. */
+/* See watch.h. A watcher is in the list from its stream's opening to its end, under the hub's
+ * mutex; sending under it is allowed, since no callback runs inside rpc_stream_send. A watcher that
+ * does not keep up is refused by its stream's bound (ERR_BUSY) and goes on from `writable`: it
+ * costs a number, not memory. */
 #include "shardctrler/watch.h"
 
 #include "base/assert.h"
@@ -13,7 +14,7 @@
 struct watcher {
     struct watcher *next;
     struct rpc_stream *stream;
-    bool asked;       /* its request came */
+    bool asked; /* its request came */
     bool latest_only;
     uint64_t next_number;
 };
@@ -64,8 +65,8 @@ static void refuse(struct watch_hub *hub, struct watcher *watcher, int error, co
     msg_response_header_set(&response.header, error, why);
     if (error == ERR_NOT_LEADER) {
         response.header.has_route = true;
-        snprintf(response.header.route.leader_address, sizeof response.header.route.leader_address, "%s",
-                 hub->leader_address);
+        snprintf(response.header.route.leader_address, sizeof response.header.route.leader_address,
+                 "%s", hub->leader_address);
     }
     (void)!send_response(watcher, &response); /* it is ended either way */
     rpc_stream_finish(watcher->stream);
@@ -134,7 +135,8 @@ void watch_hub_set_leading(struct watch_hub *hub, bool leading, const char *lead
     pthread_mutex_unlock(&hub->mutex);
 }
 
-/* ---- stream events ------------------------------------------------------------------------------------------ */
+/* ---- stream events
+ * ------------------------------------------------------------------------------------------ */
 
 static int watch_opened(void *context, struct rpc_stream *stream)
 {
@@ -157,7 +159,8 @@ static int watch_opened(void *context, struct rpc_stream *stream)
     return 0;
 }
 
-static bool watch_message(void *context, struct rpc_stream *stream, struct bytes message, struct blob *owner)
+static bool watch_message(void *context, struct rpc_stream *stream, struct bytes message,
+                          struct blob *owner)
 {
     (void)owner;
     struct watch_hub *hub = context;

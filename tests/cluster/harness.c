@@ -56,7 +56,8 @@ bool wait_until(bool (*condition)(void *context), void *context, double seconds)
     return true;
 }
 
-/* Ports below the range the kernel gives to outgoing connections, so that none takes a port while its process is down. */
+/* Ports below the range the kernel gives to outgoing connections, so that none takes a port while
+ * its process is down. */
 static uint16_t pick_port(void)
 {
     static uint32_t next;
@@ -136,8 +137,8 @@ void process_start(struct cluster *cluster, struct process *process)
     snprintf(log, sizeof log, "%s.log", data);
     peers_of(cluster, process->group, peers, sizeof peers);
 
-    char *argv[24] = {program, "--cluster", cluster->name, "--id",  id,
-                      "--listen", listen,   "--peers",     peers,   "--data", data};
+    char *argv[24] = {program, "--cluster", cluster->name, "--id",   id,  "--listen",
+                      listen,  "--peers",   peers,         "--data", data};
     size_t count = 11;
     if (controller) {
         argv[count++] = "--shards";
@@ -218,9 +219,9 @@ static void start_replicas(struct cluster *cluster, uint64_t group)
     if (group == 0) {
         size_t used = 0;
         for (uint32_t i = first; i < cluster->process_count; i++) {
-            used += (size_t)snprintf(cluster->controllers + used, sizeof cluster->controllers - used,
-                                     "%s127.0.0.1:%u", used > 0 ? "," : "",
-                                     cluster->processes[i].port);
+            used +=
+                (size_t)snprintf(cluster->controllers + used, sizeof cluster->controllers - used,
+                                 "%s127.0.0.1:%u", used > 0 ? "," : "", cluster->processes[i].port);
         }
     }
     for (uint32_t i = first; i < cluster->process_count; i++) {
@@ -282,7 +283,8 @@ void cluster_group_spec(const struct cluster *cluster, uint64_t group, char *out
     ASSERT(used < size);
 }
 
-/* ---- shardctl ------------------------------------------------------------------------------------------- */
+/* ---- shardctl
+ * ------------------------------------------------------------------------------------------- */
 
 static int run_ctl(const struct cluster *cluster, double seconds, bool json, struct buf *out,
                    va_list arguments)
@@ -375,10 +377,11 @@ bool process_usage(const struct process *process, uint64_t *resident_bytes, doub
     unsigned long user = 0, system = 0;
     long resident_pages = 0;
     /* Fields 14, 15 and 24 of proc(5), counted from the state after the name. */
-    if (sscanf(after_name + 2,
-               "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u "
-               "%ld",
-               &user, &system, &resident_pages) != 3) {
+    if (sscanf(
+            after_name + 2,
+            "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu %*d %*d %*d %*d %*d %*d %*u %*u "
+            "%ld",
+            &user, &system, &resident_pages) != 3) {
         return false;
     }
     *resident_bytes = (uint64_t)resident_pages * (uint64_t)sysconf(_SC_PAGESIZE);

@@ -1,5 +1,6 @@
-/* Real processes for tests: starts controllers and groups on loopback in a directory of its own, kills and restarts them by
- * pid, and speaks to them through shardctl and libshardkv. One thread, unless a function says otherwise.
+/* Real processes for tests: starts controllers and groups on loopback in a directory of its own,
+ * kills and restarts them by pid, and speaks to them through shardctl and libshardkv. One thread,
+ * unless a function says otherwise.
  *
  * The programs come from $SHARDKV_BIN_DIR (set by ctest to the release build). */
 #ifndef TESTS_CLUSTER_HARNESS_H
@@ -20,22 +21,23 @@ struct process {
     uint64_t group; /* 0: a controller */
     uint32_t id;    /* replica id, from 1 */
     uint16_t port;
-    pid_t pid;      /* 0: not running */
+    pid_t pid; /* 0: not running */
     uint32_t starts;
 };
 
 struct cluster {
-    char dir[256];          /* removed by cluster_destroy when the test passed */
+    char dir[256]; /* removed by cluster_destroy when the test passed */
     char name[64];
     char bin_dir[1024];
-    char controllers[256];  /* "127.0.0.1:p,127.0.0.1:p,..." */
+    char controllers[256]; /* "127.0.0.1:p,127.0.0.1:p,..." */
     uint32_t shard_count;
     struct process processes[CLUSTER_PROCESSES_MAX];
     uint32_t process_count;
     bool keep;
 };
 
-/* Picks ports and starts CLUSTER_REPLICAS controllers. Fails the program with a message on any trouble. */
+/* Picks ports and starts CLUSTER_REPLICAS controllers. Fails the program with a message on any
+ * trouble. */
 void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_count);
 /* Kills what runs and removes the directory (kept, and named, when cluster->keep). */
 void cluster_destroy(struct cluster *cluster);
@@ -47,21 +49,24 @@ void cluster_group_spec(const struct cluster *cluster, uint64_t group, char *out
 
 void process_start(struct cluster *cluster, struct process *process);
 void process_signal(struct process *process, int signal); /* STOP, CONT */
-void process_kill(struct process *process);               /* SIGKILL and reaped; nothing when not running */
+void process_kill(struct process *process); /* SIGKILL and reaped; nothing when not running */
 /* SIGTERM; true when it ended with status 0 within `seconds`. */
 bool process_stop(struct process *process, double seconds);
 /* False when it ended by itself (reaps it). */
 bool process_is_running(struct process *process);
 struct process *cluster_find(struct cluster *cluster, uint64_t group, uint32_t id);
 
-/* Runs shardctl with --controllers, --cluster and these arguments (NULL ends them). Standard output is appended to `out` (may be NULL);
- * returns the exit code, -1 when it had to be killed after `seconds`. Any thread. */
-int cluster_ctl(const struct cluster *cluster, double seconds, struct buf *out, ...) __attribute__((sentinel));
+/* Runs shardctl with --controllers, --cluster and these arguments (NULL ends them). Standard output
+ * is appended to `out` (may be NULL); returns the exit code, -1 when it had to be killed after
+ * `seconds`. Any thread. */
+int cluster_ctl(const struct cluster *cluster, double seconds, struct buf *out, ...)
+    __attribute__((sentinel));
 /* The same with --json, parsed; NULL when it failed. gives. */
 json_t *cluster_ctl_json(const struct cluster *cluster, double seconds, int *exit_code, ...)
     __attribute__((sentinel));
 
-/* The leader's process, waiting up to `seconds`; NULL if there is none. group 0: the controllers. */
+/* The leader's process, waiting up to `seconds`; NULL if there is none. group 0: the controllers.
+ */
 struct process *cluster_leader(struct cluster *cluster, uint64_t group, double seconds);
 /* Waits until every group of the newest config has reached it and no shard is moving. */
 bool cluster_wait_settled(struct cluster *cluster, double seconds);

@@ -1,0 +1,129 @@
+#include "config_test.h"
+
+#include "base/rng.h"
+#include "shardctrler/history.h"
+#include "shardctrler/transition.h"
+#include <string.h>
+
+enum { SHARDS = 12, CONFIGS = 300 };
+
+static struct config *random_next(struct rng *rng, const struct config *config)
+{
+    char why[256];
+    struct config *next = NULL;
+    uint64_t id = rng_between(rng, 1, 8);
+    const struct config_group *group = config_find_group(config, id);
+    int error;
+    if (group == NULL || group->departed) {
+        struct config_group fresh = test_group(id);
+        error = transition_join(config, &fresh, 1, &next, why, sizeof why);
+    } else if (rng_chance(rng, 1, 2)) {
+        error = transition_leave(config, &id, 1, true, &next, why, sizeof why);
+    } else {
+        error =
+            transition_move(config, (uint32_t)rng_below(rng, SHARDS), id, &next, why, sizeof why);
+    }
+    assert_int_equal(error, 0);
+    return next;
+}
+
+static void assert_same_config(const struct config *a, const struct config *b)
+{
+    struct buf x, y;
+    buf_init(&x);
+    buf_init(&y);
+    config_encode(a, &x);
+    config_encode(b, &y);
+    assert_int_equal(x.size, y.size);
+    assert_memory_equal(x.data, y.data, x.size);
+    buf_deinit(&x);
+    buf_deinit(&y);
+}
+
+/* A history of CONFIGS random configs beside plain copies of them all. */
+static struct history *grow(uint64_t seed, struct config **copies)
+{
+    struct rng rng;
+    rng_init(&rng, seed);
+    struct history *history = history_create(SHARDS);
+    copies[0] = config_clone(history_latest(history));
+    for (int i = 1; i < CONFIGS; i++) {
+        struct config *next = random_next(&rng, history_latest(history));
+        copies[i] = config_clone(next);
+        assert_int_equal(history_append(history, next), 0);
+    }
+    return history;
+}
+
+static void check_all(const struct history *history, struct config **copies)
+{
+    for (int i = 0; i < CONFIGS; i++) {
+        struct config *config = NULL;
+        assert_int_equal(history_get(history, (uint64_t)i, &config), 0);
+        assert_same_config(config, copies[i]);
+        config_free(config);
+    }
+    struct config *none = NULL;
+    assert_int_equal(history_get(history, CONFIGS, &none), ERR_CONFIG_UNKNOWN);
+    assert_null(none);
+}
+
+static void test_history_gives_every_config_back_also_after_encoding(void **state)
+{
+    (void)state;
+    struct config *copies[CONFIGS];
+    struct history *history = grow(3, copies);
+    check_all(history, copies);
+
+    struct buf bytes;
+    buf_init(&bytes);
+    history_encode(history, &bytes);
+    struct reader reader = reader_of(buf_view(&bytes));
+    struct history *decoded = NULL;
+    assert_int_equal(history_decode(&reader, &decoded), 0);
+    assert_true(reader_done(&reader));
+    check_all(decoded, copies);
+
+    struct buf again;
+    buf_init(&again);
+    history_encode(decoded, &again);
+    assert_int_equal(again.size, bytes.size);
+    assert_memory_equal(again.data, bytes.data, bytes.size);
+    buf_deinit(&again);
+    buf_deinit(&bytes);
+    history_destroy(decoded);
+    history_destroy(history);
+    for (int i = 0; i < CONFIGS; i++) {
+        config_free(copies[i]);
+    }
+}
+
+static void test_history_cut_bytes_are_refused(void **state)
+{
+    (void)state;
+    struct config *copies[CONFIGS];
+    struct history *history = grow(4, copies);
+    struct buf bytes;
+    buf_init(&bytes);
+    history_encode(history, &bytes);
+    for (size_t size = 0; size < bytes.size; size += 1 + size / 40) {
+        struct reader reader = reader_of(bytes_of(bytes.data, size));
+        struct history *decoded = NULL;
+        assert_int_equal(history_decode(&reader, &decoded), ERR_CORRUPT);
+        assert_null(decoded);
+    }
+    buf_deinit(&bytes);
+    history_destroy(history);
+    for (int i = 0; i < CONFIGS; i++) {
+        config_free(copies[i]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_history_gives_every_config_back_also_after_encoding),
+        cmocka_unit_test(test_history_cut_bytes_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
