@@ -2,14 +2,16 @@
  *
  * Thread: any; client->mutex guards everything and is never held while a callback of the user runs.
  *
- * A call is always in exactly one of: an attempt under way (under_way != NULL), waiting for its timer, or ending (off the
- * list, its `done` about to run). Each attempt ends in exactly one attempt_done, which ends the call or arms the timer:
+ * A call is always in exactly one of: an attempt under way (under_way != NULL), waiting for its
+ * timer, or ending (off the list, its `done` about to run). Each attempt ends in exactly one
+ * attempt_done, which ends the call or arms the timer:
  *
- *   call_attempt --reply, final--> call_end          call_attempt --refused--> next endpoint (call_attempt)
- *        ^                                                 |  all endpoints were tried
+ *   call_attempt --reply, final--> call_end          call_attempt --refused--> next endpoint
+ * (call_attempt) ^                                                 |  all endpoints were tried
  *        '------------------- call_timer_fired <-----------'  (back-off, growing, jittered)
  *
- * Invariant: maybe_executed is never cleared except by a controller's answer under the same sequence that ends the call. */
+ * Invariant: maybe_executed is never cleared except by a controller's answer under the same
+ * sequence that ends the call. */
 #include "client/controller_internal.h"
 
 #include "base/assert.h"
@@ -145,7 +147,9 @@ uint64_t controller__backoff_ns(struct controller_client *client, uint32_t count
     return limit / 2 + rng_below(&client->rng, limit / 2 + 1);
 }
 
-/* ---- one call ------------------------------------------------------------------------------------------------ */
+/* ---- one call
+ * ------------------------------------------------------------------------------------------------
+ */
 
 static void call_unlink(struct controller_call *call)
 {
@@ -192,7 +196,8 @@ static int expired_error(struct controller_call *call)
 
 static void call_attempt(struct controller_call *call, uint64_t now_ns);
 
-/* Mutex held; no attempt under way. True when the call is over and was unlinked: the caller ends it after unlocking. */
+/* Mutex held; no attempt under way. True when the call is over and was unlinked: the caller ends it
+ * after unlocking. */
 static bool call_go_on(struct controller_call *call, bool at_once, int *error)
 {
     struct controller_client *client = call->client;
@@ -276,10 +281,9 @@ static enum verdict judge_answer(struct controller_call *call, struct bytes repl
 static enum verdict judge_failure(struct controller_call *call, const struct rpc_result *result)
 {
     struct controller_client *client = call->client;
-    (void)snprintf(call->text, sizeof call->text, "%s: %.200s",
-                   client->endpoints[call->endpoint].address,
-                   result->text != NULL && result->text[0] != '\0' ? result->text
-                                                                   : err_text(result->error));
+    (void)snprintf(
+        call->text, sizeof call->text, "%s: %.200s", client->endpoints[call->endpoint].address,
+        result->text != NULL && result->text[0] != '\0' ? result->text : err_text(result->error));
     call->last_error = result->error;
     if (result->error == ERR_UNSUPPORTED || result->error == ERR_TOO_LARGE ||
         result->error == ERR_INVALID) {
@@ -320,7 +324,8 @@ static void attempt_done(void *context, const struct rpc_result *result)
     }
 }
 
-/* Mutex held, so that attempt_done, which may already run on another thread, waits until under_way is set. */
+/* Mutex held, so that attempt_done, which may already run on another thread, waits until under_way
+ * is set. */
 static void call_attempt(struct controller_call *call, uint64_t now_ns)
 {
     struct controller_client *client = call->client;
@@ -360,9 +365,9 @@ int controller_client_call(struct controller_client *client, const char *method,
     call->context = context;
     call->timer = rpc_timer_create(client->rpc, call_timer_fired, call);
     pthread_mutex_lock(&client->mutex);
-    int error = client->closing                               ? ERR_SHUTDOWN
+    int error = client->closing                              ? ERR_SHUTDOWN
                 : client->call_count >= CONTROLLER_CALLS_MAX ? ERR_BUSY
-                                                              : 0;
+                                                             : 0;
     if (error == 0) {
         call->request = *request;
         *request = (struct buf){0};

@@ -1,14 +1,16 @@
 /* The config watch: one bidi stream to a controller, opened again wherever it breaks.
  *
- *   OFF --controller_client_watch--> WAITING --timer: open_stream--> OPEN --closed: stream_closed--> WAITING
- *    ^                                                                |  timer: check_stream (still OPEN)
+ *   OFF --controller_client_watch--> WAITING --timer: open_stream--> OPEN --closed:
+ * stream_closed--> WAITING ^                                                                |
+ * timer: check_stream (still OPEN)
  *    '------------------ closing: watch_close, stream_closed ---------'
  *
- * Thread: rpc callbacks; client->mutex guards the watch. At most one stream is open at a time, and its callbacks come one
- * at a time, so `changed` is never run twice at once and numbers only grow.
+ * Thread: rpc callbacks; client->mutex guards the watch. At most one stream is open at a time, and
+ * its callbacks come one at a time, so `changed` is never run twice at once and numbers only grow.
  *
- * A controller that is cut off from its peers keeps a stream open and says nothing. So a silent stream is checked: a
- * linearizable query goes to the leader, and when it knows a newer config the stream is cancelled and opened there. */
+ * A controller that is cut off from its peers keeps a stream open and says nothing. So a silent
+ * stream is checked: a linearizable query goes to the leader, and when it knows a newer config the
+ * stream is cancelled and opened there. */
 #include "client/controller_internal.h"
 
 #include "base/assert.h"
@@ -24,13 +26,6 @@ static void wait_and_reopen(struct controller_client *client)
     uint64_t delay_ns = watch->failures == 0 ? 0 : controller__backoff_ns(client, watch->failures);
     watch->state = WATCH_WAITING;
     rpc_timer_set(watch->timer, now_ns + delay_ns);
-}
-
-static int stream_opened(void *context, struct rpc_stream *stream)
-{
-    (void)context;
-    (void)stream;
-    return ERR_UNSUPPORTED; /* the server side's; never called on this one */
 }
 
 /* Takes note of a config; true when it is to be told. */
@@ -71,8 +66,7 @@ static bool stream_message(void *context, struct rpc_stream *stream, struct byte
     }
     pthread_mutex_unlock(&client->mutex);
     if (error != 0 || response.header.error != 0 || skipped) {
-        LOG_DBG("watch.refused", "error=%s",
-                err_name(error != 0 ? error : response.header.error));
+        LOG_DBG("watch.refused", "error=%s", err_name(error != 0 ? error : response.header.error));
         rpc_stream_cancel(stream);
     } else if (response.config != NULL && accept_config(client, response.config)) {
         watch->changed(watch->context, response.config);
@@ -105,7 +99,6 @@ static void stream_closed(void *context, struct rpc_stream *stream, int error, c
 }
 
 static const struct rpc_stream_events watch_events = {
-    .opened = stream_opened,
     .message = stream_message,
     .closed = stream_closed,
 };
@@ -160,8 +153,8 @@ static void check_done(void *context, int error, const char *text, struct bytes 
     if (watch->state == WATCH_OPEN && !client->closing) {
         if (newer && watch->endpoint != client->target) {
             rpc_stream_cancel(watch->stream);
-        } else if (newer && clock_now_ns(client->clock) - watch->heard_ns >=
-                                2 * CONTROLLER_WATCH_CHECK_NS) {
+        } else if (newer &&
+                   clock_now_ns(client->clock) - watch->heard_ns >= 2 * CONTROLLER_WATCH_CHECK_NS) {
             rpc_stream_cancel(watch->stream); /* even the leader's stream may be stuck */
         } else {
             rpc_timer_set(watch->timer, clock_now_ns(client->clock) + CONTROLLER_WATCH_CHECK_NS);

@@ -43,7 +43,9 @@ struct skv_options {
 
 enum skv_outcome { SKV_DONE = 0, SKV_NOT_DONE = 1, SKV_UNKNOWN = 2 };
 
-/* result.code: 0, or one of these (all of them stand in base/error.h with the same numbers). */
+/* result.code: 0, or one of these. Of a command that ended with SKV_NOT_DONE at its deadline: SKV_TIMEOUT it never got its turn,
+ * SKV_BUSY the servers were overloaded, SKV_UNAVAILABLE no leader could be found or the shard had no owner or was moving,
+ * SKV_NO_SPACE the group's disk is full. */
 enum skv_code {
     SKV_OK = 0,
     SKV_INVALID = 1,
@@ -54,6 +56,10 @@ enum skv_code {
     SKV_CANCELED = 7,
     SKV_UNAVAILABLE = 8,
     SKV_SHUTDOWN = 9,
+    SKV_IO = 10,            /* a file (of TLS) could not be read */
+    SKV_NO_SPACE = 11,
+    SKV_UNSUPPORTED = 14,   /* the servers speak another version */
+    SKV_WRONG_CLUSTER = 24, /* these are the servers of another cluster */
     SKV_SESSION_EXPIRED = 30,
     SKV_VERSION_MISMATCH = 40
 };
