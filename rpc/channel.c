@@ -37,13 +37,20 @@ void rpc__channel_unref(struct rpc_channel *channel)
     pthread_mutex_unlock(&rpc->lock);
 }
 
-bool rpc__channel_call_not_sent(const struct rpc_channel *channel, grpc_call *call)
+bool rpc__channel_call_not_sent(const struct rpc_channel *channel, grpc_call *call,
+                                const char *text)
 {
-    /* The core names the connection's peer once a connection took the call, and the channel's target until then. */
+    /* What the core says when it found no connection for the call. It says nothing else that would prove it (a deadline
+     * that passes while it still connects does not tell), so only these words count. */
+    if (strncmp(text, "failed to connect to all addresses", 34) != 0 &&
+        strncmp(text, "DNS resolution failed", 21) != 0) {
+        return false;
+    }
+    /* And nobody else said it: once a server has answered, its name stands in place of the channel's target. */
     char *peer = grpc_call_get_peer(call);
-    bool not_sent = strcmp(peer, channel->target) == 0;
+    bool unanswered = strcmp(peer, channel->target) == 0;
     gpr_free(peer);
-    return not_sent;
+    return unanswered;
 }
 
 /* Numeric addresses skip the resolver. The three slashes keep the target different from any peer's name. */

@@ -160,8 +160,9 @@ struct rpc_channel {
 
 void rpc__channel_ref(struct rpc_channel *channel);
 void rpc__channel_unref(struct rpc_channel *channel);
-/* True when the call never reached a connection: nothing of it left this process. */
-bool rpc__channel_call_not_sent(const struct rpc_channel *channel, grpc_call *call);
+/* True when the call, which failed with `text`, surely never reached a connection. */
+bool rpc__channel_call_not_sent(const struct rpc_channel *channel, grpc_call *call,
+                                const char *text);
 
 /* Cancels; the channel's lock is held and the request is linked. */
 void rpc__request_cancel_locked(struct rpc__link *link);

@@ -62,7 +62,7 @@ static void request_run(struct rpc__tag *tag, bool ok)
         snprintf(text, sizeof(text), "the server ended the call without an answer");
     }
     if (result.error != ERR_OK) {
-        result.not_sent = rpc__channel_call_not_sent(request->channel, request->call);
+        result.not_sent = rpc__channel_call_not_sent(request->channel, request->call, text);
         metric_add(&rpc_client_call_error_count, 1);
     } else {
         result.owner = rpc__blob_of_buffer(request->reply);
