@@ -7,6 +7,7 @@
 
 #include "base/assert.h"
 #include "proto/shard_hash.h"
+#include <string.h>
 
 #define BLOCK_VERSION 1
 /* Kind, sequence, shard, and a key of one byte with its size. */
@@ -48,22 +49,49 @@ void block_put_header(struct buf *out, const struct block_header *header)
     put_varint(out, header->count);
 }
 
+static uint8_t *store_varint(uint8_t *at, uint64_t value)
+{
+    while (value >= 0x80) {
+        *at++ = (uint8_t)(value | 0x80);
+        value >>= 7;
+    }
+    *at++ = (uint8_t)value;
+    return at;
+}
+
+static uint8_t *store_sized(uint8_t *at, struct bytes bytes)
+{
+    at = store_varint(at, bytes.size);
+    if (bytes.size > 0) {
+        memcpy(at, bytes.data, bytes.size);
+    }
+    return at + bytes.size;
+}
+
+/* Makes room once and stores the fields there: a client does this for every command. */
 void block_put_op(struct buf *out, const struct op *op)
 {
     ASSERT(op->kind >= OP_GET && op->kind <= OP_CAS);
     ASSERT_CMP(op->key.size, >, 0);
     ASSERT_CMP(op->key.size, <=, KEY_BYTES_MAX);
-    put_u8(out, (uint8_t)op->kind);
-    put_varint(out, op->sequence);
-    put_varint(out, op->shard);
-    put_sized(out, op->key);
+    bool has_value = kind_has_value(op->kind);
+    size_t value_bytes = has_value ? op->value.size : 0;
+    ASSERT_CMP(value_bytes, <=, VALUE_BYTES_MAX);
+    size_t bytes_max = 1 + 5 * VARINT_BYTES_MAX + op->key.size + value_bytes;
+    uint8_t *start = buf_reserve(out, bytes_max);
+    uint8_t *at = start;
+    *at++ = (uint8_t)op->kind;
+    at = store_varint(at, op->sequence);
+    at = store_varint(at, op->shard);
+    at = store_sized(at, op->key);
     if (op->kind == OP_CAS) {
-        put_varint(out, op->expected_version);
+        at = store_varint(at, op->expected_version);
     }
-    if (kind_has_value(op->kind)) {
-        ASSERT_CMP(op->value.size, <=, VALUE_BYTES_MAX);
-        put_sized(out, op->value);
+    if (has_value) {
+        at = store_sized(at, op->value);
     }
+    ASSERT_CMP(at - start, <=, bytes_max);
+    out->size += (size_t)(at - start);
 }
 
 size_t block_op_bytes(const struct op *op)
