@@ -22,6 +22,9 @@
 struct node;
 struct rpc;
 struct rpc_server;
+struct msg_status_response; /* proto/messages.h */
+
+enum { NODE_COMMAND_BYTES_MAX = 12 * 1024 * 1024 }; /* one command; larger ones are ERR_TOO_LARGE */
 
 struct node_member {
     uint64_t id;
@@ -68,7 +71,8 @@ struct node_observer {
 int node_create(const struct node_options *options, const struct state_machine *sm,
                 const struct node_observer *observer, struct rpc *rpc, struct node **out, char *why,
                 size_t why_size) MUST_USE;
-/* Adds the Peer and Admin.Transfer/ChangeMember methods. Before rpc_server_start. */
+/* Adds the Peer and Admin.Transfer/ChangeMember methods. Before rpc_server_start. The node must outlive the server: the
+ * server is shut down after node_stop and before node_destroy. */
 int node_add_methods(struct node *node, struct rpc_server *server) MUST_USE;
 /* Starts the threads. After rpc_server_start, so that peers can answer. */
 int node_start(struct node *node) MUST_USE;
@@ -91,12 +95,23 @@ int node_propose(struct node *node, struct bytes payload, struct blob *owner, no
 typedef void (*node_read_fn)(void *context, int error);
 int node_read(struct node *node, node_read_fn serve, void *context) MUST_USE;
 
-int node_transfer(struct node *node, uint64_t target, void (*done)(void *context, int error), void *context) MUST_USE;
-int node_change_member(struct node *node, const struct raft_change *change,
-                       void (*done)(void *context, int error), void *context) MUST_USE;
+/* How an administrative request ended; exactly once iff OK was returned, on the loop or apply thread; must not block. */
+typedef void (*node_change_fn)(void *context, int error);
+/* 0: another member leads now. ERR_NOT_LEADER; ERR_TRANSFER_FAILED: given up, this replica leads on; ERR_TIMEOUT:
+ * leadership was given up but no leader is known yet. */
+int node_transfer(struct node *node, uint64_t target, node_change_fn done, void *context) MUST_USE;
+/* 0: committed. Errors of raft_core_propose_change at once; ERR_LEADER_LOST: unknown. */
+int node_change_member(struct node *node, const struct raft_change *change, node_change_fn done,
+                       void *context) MUST_USE;
+
+/* A checksum of the whole replicated state and the position it belongs to; scans everything, on the background thread,
+ * where `done` runs too. One at a time: ERR_BUSY is told to `done`. */
+typedef void (*node_hash_fn)(void *context, int error, uint64_t hash, struct raft_position position);
+int node_hash(struct node *node, node_hash_fn done, void *context) MUST_USE;
 
 struct node_status {
     struct raft_status raft;
+    enum node_role role;
     uint64_t log_bytes;
     char leader_address[RAFT_ADDRESS_BYTES_MAX]; /* "" when unknown */
     struct raft_progress progress[RAFT_MEMBERS_MAX];
@@ -105,5 +120,8 @@ struct node_status {
 /* A copy of the newest published status; any thread, no waiting. */
 void node_status(struct node *node, struct node_status *out);
 bool node_is_leader(struct node *node);
+/* What this room knows of Admin.Status: everything but version, config_number, shards and state_hash, which stay as
+ * they are. Any thread. */
+void node_fill_status(struct node *node, struct msg_status_response *out);
 
 #endif
