@@ -1,6 +1,6 @@
 /* Operations, packed. The bytes a client makes are the bytes that are replicated, stored in the log
- * and applied: never encoded again on the way (measured: nanopb costs 300 ns an operation each way, this
- * about 8 to pack and 17 to read).
+ * and applied: never encoded again on the way (measured: nanopb costs 300 ns an operation each way,
+ * this about 8 to pack and 17 to read).
  *
  * Block (BatchRequest.operations; also one command of a shard group's log):
  *     u8  version = 1
