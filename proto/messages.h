@@ -22,9 +22,7 @@
 #include "proto/config.h"
 #include "proto/limits.h"
 
-/* ---- parts
 /* ---- parts ---- */
- */
 
 struct msg_request_header {
     uint64_t cluster_id; /* 0: not checked */
