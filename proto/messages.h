@@ -63,8 +63,7 @@ int msg_route_decode(struct bytes bytes, struct msg_route *out) MUST_USE;
 void msg_response_header_encode(const struct msg_response_header *message, struct buf *out);
 int msg_response_header_decode(struct bytes bytes, struct msg_response_header *out) MUST_USE;
 
-/* ---- key-value (Kv)
- * ------------------------------------------------------------------------------------------ */
+/* ---- key-value (Kv) ---- */
 
 struct msg_get_request {
     struct msg_request_header header;
@@ -138,8 +137,7 @@ void msg_batch_response_encode(const struct msg_batch_response *message, struct 
 int msg_batch_response_decode(struct bytes bytes, struct msg_batch_response *out) MUST_USE;
 void msg_batch_response_deinit(struct msg_batch_response *message);
 
-/* ---- controller (Controller)
- * --------------------------------------------------------------------------------- */
+/* ---- controller (Controller) ---- */
 
 /* Replica, Group and Config of the .proto are struct config_replica, config_group and config:
  * config_encode, config_decode of proto/config.h. */
@@ -205,8 +203,7 @@ void msg_watch_response_encode(const struct msg_watch_response *message, struct 
 int msg_watch_response_decode(struct bytes bytes, struct msg_watch_response *out) MUST_USE;
 void msg_watch_response_deinit(struct msg_watch_response *message);
 
-/* ---- administration (Admin)
- * ---------------------------------------------------------------------------------- */
+/* ---- administration (Admin) ---- */
 
 struct msg_status_request {
     uint64_t cluster_id;
@@ -285,8 +282,7 @@ int msg_change_member_request_decode(struct bytes bytes,
 void msg_admin_response_encode(const struct msg_admin_response *message, struct buf *out);
 int msg_admin_response_decode(struct bytes bytes, struct msg_admin_response *out) MUST_USE;
 
-/* ---- peers (peer.proto)
- * -------------------------------------------------------------------------------------- */
+/* ---- peers (peer.proto) ---- */
 
 enum { PEER_VERSION = 1 }; /* of Frame; a receiver refuses another */
 
