@@ -65,9 +65,17 @@ static void core_log(gpr_log_func_args *arguments)
     if (arguments->severity == GPR_LOG_SEVERITY_ERROR) {
         level = LOG_WARN;
     }
-    if (log_enabled(level)) {
-        log_event(level, "grpc", "message=\"%s\"", arguments->message);
+    if (!log_enabled(level)) {
+        return;
     }
+    char message[512];
+    size_t size = strnlen(arguments->message, sizeof(message) - 1);
+    for (size_t i = 0; i < size; i++) {
+        char letter = arguments->message[i];
+        message[i] = letter == '"' ? '\'' : letter == '\n' ? ' ' : letter;
+    }
+    message[size] = '\0';
+    log_event(level, "grpc", "message=\"%s\"", message);
 }
 
 static void core_log_install(void)

@@ -60,7 +60,8 @@ struct rpc_stream_events {
      * returned: whoever keeps the pointer longer takes one with rpc_stream_ref. May be NULL. */
     int (*opened)(void *context, struct rpc_stream *stream);
     /* A message; borrowed, keep `owner` to keep the bytes. The next one is read after this returns (that is the
-     * backpressure), or after rpc_stream_resume when this returned false. */
+     * backpressure), or after rpc_stream_resume when this returned false. What arrived whole before a stream ended is
+     * still delivered: a client that has paused hears of the end only after it reads on (or cancels). */
     bool (*message)(void *context, struct rpc_stream *stream, struct bytes message, struct blob *owner);
     /* The send queue fell below half of its bound after a send was refused with ERR_BUSY. May be NULL. */
     void (*writable)(void *context, struct rpc_stream *stream);
