@@ -90,6 +90,8 @@ struct sim_replica {
     size_t read_count;
     size_t read_capacity;
 
+    uint64_t timeout_now_term; /* of the newest TIMEOUT_NOW that arrived */
+
     /* The last heartbeats sent to each peer in heartbeat_term, for the limit on their rate. */
     uint64_t heartbeats_ns[SIM_REPLICAS_MAX][SIM_HEARTBEATS_PER_S_MAX];
     uint32_t heartbeat_count[SIM_REPLICAS_MAX];
@@ -117,7 +119,7 @@ int sim_replica_transfer(struct sim_replica *replica, uint64_t target) MUST_USE;
 int sim_replica_read(struct sim_replica *replica) MUST_USE;
 
 /* For sim_replica_*.c only. */
-void sim_replica__observe(struct sim_replica *replica); /* after every input */
+void sim_replica__after_input(struct sim_replica *replica); /* checks, and plans a pump */
 void sim_replica__plan(struct sim_replica *replica, uint64_t delay_ns, sim_event_fn run,
                        void *payload, sim_event_fn drop);
 /* The event is of this life of the replica. */
