@@ -1,4 +1,5 @@
-/* The course's shard controller suite, against three real processes. A clerk is one controller client with its own id. */
+/* The course's shard controller suite, against three real processes. A clerk is one controller
+ * client with its own id. */
 #include "client/controller_client.h"
 #include "cluster/harness.h"
 #include "lib/suite.h"
@@ -28,8 +29,8 @@ static void clerk_open(struct clerk *clerk, uint64_t seed)
     struct rpc_options options = rpc_options_default();
     CHECK_EQ(rpc_create(&options, &clerk->rpc), 0);
     clerk->cluster_id = cluster_id_of_name(cluster.name);
-    if (controller_client_create(clerk->rpc, clock_system(), cluster.controllers, clerk->cluster_id, seed,
-                                 &clerk->client, why, sizeof why) != 0) {
+    if (controller_client_create(clerk->rpc, clock_system(), cluster.controllers, clerk->cluster_id,
+                                 seed, &clerk->client, why, sizeof why) != 0) {
         FAIL("clerk: %s", why);
     }
 }
@@ -62,7 +63,8 @@ static void call(struct clerk *clerk, const char *method, struct buf *request, s
 {
     char text[256] = "";
     uint64_t deadline = clock_now_ns(clock_system()) + CALL_SECONDS * NS_PER_S;
-    int error = controller_client_call_wait(clerk->client, method, request, deadline, reply, text, sizeof text);
+    int error = controller_client_call_wait(clerk->client, method, request, deadline, reply, text,
+                                            sizeof text);
     if (error != 0) {
         FAIL("%s: %s: %s", method, err_text(error), text);
     }
@@ -126,7 +128,8 @@ static uint64_t clerk_leave(struct clerk *clerk, const uint64_t *ids, size_t cou
 
 static void clerk_move(struct clerk *clerk, uint32_t shard, uint64_t group)
 {
-    struct msg_move_request request = {.header = new_header(clerk), .shard = shard, .group_id = group};
+    struct msg_move_request request = {
+        .header = new_header(clerk), .shard = shard, .group_id = group};
     struct buf bytes;
     buf_init(&bytes);
     msg_move_request_encode(&request, &bytes);
@@ -165,7 +168,8 @@ static uint32_t owned_by(const struct config *config, uint64_t group)
     return count;
 }
 
-/* Exactly these groups, no orphan shard, max - min <= 1: what the course demands of every config. */
+/* Exactly these groups, no orphan shard, max - min <= 1: what the course demands of every config.
+ */
 static void check_config(const struct config *config, const uint64_t *ids, size_t count)
 {
     size_t active = 0;
@@ -216,7 +220,8 @@ static void check_equal(const struct config *a, const struct config *b)
     buf_deinit(&y);
 }
 
-/* ---- one at a time --------------------------------------------------------------------------------------------- */
+/* ---- one at a time
+ * --------------------------------------------------------------------------------------------- */
 
 static void leave_join(void)
 {
@@ -397,7 +402,9 @@ static void minimal_again(void)
     end();
 }
 
-/* ---- many at once ----------------------------------------------------------------------------------------------- */
+/* ---- many at once
+ * -----------------------------------------------------------------------------------------------
+ */
 
 struct worker {
     pthread_t thread;
@@ -485,7 +492,8 @@ static void multi_minimal_transfer(void)
     check_minimal(b, c);
     for (uint32_t shard = 0; shard < SHARDS; shard++) {
         CHECK(b->owners[shard] == a->owners[shard] || b->owners[shard] >= 4);
-        CHECK(c->owners[shard] == b->owners[shard] || b->owners[shard] == 2 || b->owners[shard] == 4);
+        CHECK(c->owners[shard] == b->owners[shard] || b->owners[shard] == 2 ||
+              b->owners[shard] == 4);
     }
     config_free(a);
     config_free(b);
@@ -494,7 +502,8 @@ static void multi_minimal_transfer(void)
     end();
 }
 
-/* A retry, a killed leader, and each controller asked in turn as the leader: all tell the same configs. */
+/* A retry, a killed leader, and each controller asked in turn as the leader: all tell the same
+ * configs. */
 static void agree_config(void)
 {
     begin();

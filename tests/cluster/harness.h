@@ -71,6 +71,10 @@ struct process *cluster_leader(struct cluster *cluster, uint64_t group, double s
 /* Waits until every group of the newest config has reached it and no shard is moving. */
 bool cluster_wait_settled(struct cluster *cluster, double seconds);
 
+/* Runs a program with its standard output appended to `out` (NULL: let through to ours). Its exit
+ * code; -1 when it ended otherwise or had to be killed after `seconds`. Any thread. */
+int program_run(char *const argv[], double seconds, struct buf *out);
+
 double now_seconds(void); /* monotonic */
 /* Runs `condition(context)` until it is true or `seconds` passed; sleeps 20 ms between. */
 bool wait_until(bool (*condition)(void *context), void *context, double seconds);

@@ -1,5 +1,6 @@
-/* A program of named tests, each of which ctest runs by itself: `suite NAME` runs one, `suite --list` names them, `suite` runs
- * all. CHECK ends the program, showing both values: what a test leaves behind is then looked at, not cleaned up. */
+/* A program of named tests, each of which ctest runs by itself: `suite NAME` runs one, `suite
+ * --list` names them, `suite` runs all. CHECK ends the program, showing both values: what a test
+ * leaves behind is then looked at, not cleaned up. */
 #ifndef TESTS_LIB_SUITE_H
 #define TESTS_LIB_SUITE_H
 
