@@ -8,10 +8,13 @@ function(skv_cluster_suite name)
     foreach(test ${S_TESTS})
         add_test(NAME ${name}.${test} COMMAND ${name}_suite ${test})
         set_tests_properties(${name}.${test} PROPERTIES LABELS cluster TIMEOUT ${S_TIMEOUT}
-            ENVIRONMENT SHARDKV_BIN_DIR=${SHARDKV_RELEASE_DIR}/bin)
+            ENVIRONMENT "SHARDKV_BIN_DIR=${SHARDKV_RELEASE_DIR}/bin;SHARDKV_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
     endforeach()
 endfunction()
 
 skv_cluster_suite(ctrler SOURCES cluster/ctrler_suite.c USES client rpc proto base TIMEOUT 120
     TESTS LeaveJoin HistoricalQueries Move ConcurrentLeaveJoin MinimalTransfer MinimalTransferAfterLeave MinimalAgain
           MultiLeaveJoin MultiConcurrentLeaveJoin MultiMinimalTransfer AgreeConfig)
+
+skv_cluster_suite(cluster SOURCES cluster/process_suite.c cluster/append_load.c USES client base TIMEOUT 900
+    TESTS MillionKeysSurviveKillOfAll JoinsAndLeavesWithKills IdleReplicaIsSmall PythonClient)

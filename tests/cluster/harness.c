@@ -286,23 +286,8 @@ void cluster_group_spec(const struct cluster *cluster, uint64_t group, char *out
 /* ---- shardctl
  * ------------------------------------------------------------------------------------------- */
 
-static int run_ctl(const struct cluster *cluster, double seconds, bool json, struct buf *out,
-                   va_list arguments)
+int program_run(char *const argv[], double seconds, struct buf *out)
 {
-    char program[1100];
-    snprintf(program, sizeof program, "%s/shardctl", cluster->bin_dir);
-    char *argv[CTL_ARGUMENTS_MAX + 8] = {program, "--controllers", (char *)cluster->controllers,
-                                         "--cluster", (char *)cluster->name};
-    size_t count = 5;
-    if (json) {
-        argv[count++] = "--json";
-    }
-    for (const char *argument; (argument = va_arg(arguments, const char *)) != NULL;) {
-        ASSERT(count < CTL_ARGUMENTS_MAX + 7);
-        argv[count++] = (char *)argument;
-    }
-    argv[count] = NULL;
-
     int pipe_fds[2];
     if (pipe2(pipe_fds, O_CLOEXEC) != 0) {
         give_up("pipe: %s", strerror(errno));
@@ -327,12 +312,33 @@ static int run_ctl(const struct cluster *cluster, double seconds, bool json, str
         }
         if (out != NULL) {
             buf_append(out, chunk, (size_t)got);
+        } else {
+            fwrite(chunk, 1, (size_t)got, stdout);
         }
     }
     close(pipe_fds[0]);
     int status = 0;
     waitpid(pid, &status, 0);
     return !late && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int run_ctl(const struct cluster *cluster, double seconds, bool json, struct buf *out,
+                   va_list arguments)
+{
+    char program[1100];
+    snprintf(program, sizeof program, "%s/shardctl", cluster->bin_dir);
+    char *argv[CTL_ARGUMENTS_MAX + 8] = {program, "--controllers", (char *)cluster->controllers,
+                                         "--cluster", (char *)cluster->name};
+    size_t count = 5;
+    if (json) {
+        argv[count++] = "--json";
+    }
+    for (const char *argument; (argument = va_arg(arguments, const char *)) != NULL;) {
+        ASSERT(count < CTL_ARGUMENTS_MAX + 7);
+        argv[count++] = (char *)argument;
+    }
+    argv[count] = NULL;
+    return program_run(argv, seconds, out);
 }
 
 int cluster_ctl(const struct cluster *cluster, double seconds, struct buf *out, ...)
