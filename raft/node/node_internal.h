@@ -1,0 +1,116 @@
+/* The insides of a node, shared by node.c, node_threads.c and admin.c only.
+ *
+ * Threads and what each owns:
+ *   loop         `replica`'s machine, `next_tick_ns`
+ *   three workers  the jobs they are given, nothing else
+ *   any          mailbox (a queue with its own lock), atomics, `published` under `lock` */
+#ifndef RAFT_NODE_NODE_INTERNAL_H
+#define RAFT_NODE_NODE_INTERNAL_H
+
+#include "base/queue.h"
+#include "raft/node/node.h"
+#include "raft/node/replica.h"
+#include "raft/node/transport.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum {
+    NODE_EVENTS_PER_ROUND = 1024,     /* taken from the mailbox at once */
+    NODE_PERSIST_JOBS_PER_SYNC = 64,  /* writes that share one sync */
+    NODE_FRAMES_BYTES_MAX = 64 * 1024 * 1024, /* received, not yet looked at; more are dropped */
+    NODE_ADMIN_EVENTS_MAX = 64,       /* transfers, changes and hashes waiting in the mailbox */
+    NODE_EXIT_FATAL = 6,              /* = SERVER_EXIT_DISK of server_main.h */
+};
+
+enum node_event_kind {
+    EVENT_FRAME = 1,
+    EVENT_JOB,
+    EVENT_WAKE, /* some peer is unreachable */
+    EVENT_STOP,
+    EVENT_PROPOSE,
+    EVENT_READ,
+    EVENT_TRANSFER,
+    EVENT_CHANGE,
+    EVENT_HASH,
+};
+
+struct node_event {
+    enum node_event_kind kind;
+    union {
+        struct {
+            struct blob *bytes;
+            struct rpc_stream *stream; /* a reference */
+        } frame;
+        struct replica_job *job;
+        struct {
+            struct bytes payload;
+            struct blob *owner;
+            node_done_fn done;
+            void *context;
+        } propose;
+        struct {
+            node_read_fn serve;
+            void *context;
+        } read;
+        struct {
+            uint64_t target;
+            struct raft_change change;
+            char address[RAFT_ADDRESS_BYTES_MAX];
+            node_change_fn done;
+            void *context;
+        } admin;
+        struct {
+            node_hash_fn done;
+            void *context;
+        } hash;
+    } as;
+};
+
+struct worker {
+    struct node *node;
+    enum replica_worker kind;
+    struct queue *jobs; /* of struct node_event with EVENT_JOB */
+    pthread_t thread;
+    bool running;
+};
+
+struct node {
+    struct node_options options;
+    struct node_observer observer;
+    struct rpc *rpc;
+    struct replica *replica;
+    struct transport *transport;
+    struct queue *mailbox;
+    struct worker workers[REPLICA_WORKER_COUNT];
+    pthread_t loop_thread;
+    bool started;
+    bool joined;
+
+    /* loop */
+    uint64_t next_tick_ns;
+    uint64_t stop_deadline_ns; /* 0: not stopping */
+    bool handing_over;
+    bool replica_stopped;
+
+    atomic_bool leader;
+    _Atomic uint64_t frames_bytes;
+    _Atomic uint32_t admin_count;
+
+    pthread_mutex_t lock;
+    /* under lock */
+    struct node_status published;
+};
+
+/* node_threads.c */
+int node__threads_start(struct node *node) MUST_USE;
+void node__threads_join(struct node *node);
+void node__submit(void *context, struct replica_job *job);
+void node__publish(struct node *node);
+/* What an event that nobody will look at any more carries is answered ERR_SHUTDOWN. takes */
+void node__event_refuse(struct node *node, struct node_event *event);
+
+/* admin.c */
+int node__admin_add_methods(struct node *node, struct rpc_server *server) MUST_USE;
+
+#endif

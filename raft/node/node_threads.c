@@ -1,0 +1,348 @@
+/* The threads of a node: the loop, which feeds the replica, and its three workers, which run its jobs.
+ *
+ * One round of the loop: take what is in the mailbox (or sleep until the next tick is due); peers' frames and finished jobs
+ * first, then the ticks that are due, then commands and reads, then one replica_poll. Ticks come before reads because a leader
+ * whose process was stopped for a while must find its lease expired before it serves from it; frames come before ticks because a
+ * follower in the same place would otherwise campaign against a leader whose heartbeats lie in its mailbox.
+ *
+ * Stopping: leadership is handed over (for one election timeout at most), then the replica stops, then the loop goes on only until every
+ * job is back. */
+#include "raft/node/node_internal.h"
+
+#include "base/assert.h"
+#include "base/log.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdlib.h>
+
+/* ---- workers --------------------------------------------------------------------------------------------- */
+
+/* The persist worker takes all that waits, to sync once; the others one at a time, so that what is done is told at once. */
+static size_t jobs_per_run(const struct worker *worker)
+{
+    return worker->kind == REPLICA_PERSIST ? NODE_PERSIST_JOBS_PER_SYNC : 1;
+}
+
+static void *worker_main(void *context)
+{
+    struct worker *worker = context;
+    void *items[NODE_PERSIST_JOBS_PER_SYNC];
+    size_t count;
+    while ((count = queue_pop(worker->jobs, items, jobs_per_run(worker), UINT64_MAX)) > 0) {
+        struct replica_job *jobs[NODE_PERSIST_JOBS_PER_SYNC];
+        for (size_t i = 0; i < count; i++) {
+            jobs[i] = ((struct node_event *)items[i])->as.job;
+        }
+        replica_jobs_run(jobs, count);
+        for (size_t i = 0; i < count; i++) {
+            int error = queue_push_always(worker->node->mailbox, items[i], 0);
+            ASSERT_CMP(error, ==, ERR_OK); /* the mailbox is closed only when every job is back */
+        }
+    }
+    return NULL;
+}
+
+void node__submit(void *context, struct replica_job *job)
+{
+    struct node *node = context;
+    struct node_event *event = mem_calloc(1, sizeof(*event));
+    event->kind = EVENT_JOB;
+    event->as.job = job;
+    int error = queue_push_always(node->workers[job->worker].jobs, event, 0);
+    ASSERT_CMP(error, ==, ERR_OK);
+}
+
+/* ---- events ---------------------------------------------------------------------------------------------- */
+
+static void frame_event(struct node *node, struct node_event *event)
+{
+    struct blob *bytes = event->as.frame.bytes;
+    uint64_t from = replica_receive(node->replica, bytes);
+    if (from != 0) {
+        transport_learn(node->transport, from, event->as.frame.stream);
+    }
+}
+
+static void event_free(struct node *node, struct node_event *event)
+{
+    switch (event->kind) {
+    case EVENT_FRAME:
+        atomic_fetch_sub_explicit(&node->frames_bytes, blob_view(event->as.frame.bytes).size,
+                                  memory_order_relaxed);
+        blob_unref(event->as.frame.bytes);
+        rpc_stream_unref(event->as.frame.stream);
+        break;
+    case EVENT_PROPOSE:
+        blob_unref(event->as.propose.owner);
+        break;
+    case EVENT_TRANSFER:
+    case EVENT_CHANGE:
+    case EVENT_HASH:
+        atomic_fetch_sub_explicit(&node->admin_count, 1, memory_order_relaxed);
+        break;
+    case EVENT_JOB:
+    case EVENT_WAKE:
+    case EVENT_STOP:
+    case EVENT_READ:
+        break;
+    }
+    free(event);
+}
+
+void node__event_refuse(struct node *node, struct node_event *event)
+{
+    struct raft_position nowhere = {0, 0};
+    switch (event->kind) {
+    case EVENT_PROPOSE:
+        event->as.propose.done(event->as.propose.context, ERR_SHUTDOWN, nowhere, BYTES_EMPTY);
+        break;
+    case EVENT_READ:
+        event->as.read.serve(event->as.read.context, ERR_SHUTDOWN);
+        break;
+    case EVENT_TRANSFER:
+    case EVENT_CHANGE:
+        event->as.admin.done(event->as.admin.context, ERR_SHUTDOWN);
+        break;
+    case EVENT_HASH:
+        event->as.hash.done(event->as.hash.context, ERR_SHUTDOWN, 0, nowhere);
+        break;
+    case EVENT_JOB:
+        UNREACHABLE();
+    case EVENT_FRAME:
+    case EVENT_WAKE:
+    case EVENT_STOP:
+        break;
+    }
+    event_free(node, event);
+}
+
+static void begin_stop(struct node *node);
+
+/* What changes what the replica knows. */
+static void take_news(struct node *node, struct node_event *event)
+{
+    uint64_t peers[TRANSPORT_PEERS_MAX];
+    size_t count;
+    switch (event->kind) {
+    case EVENT_FRAME:
+        frame_event(node, event);
+        break;
+    case EVENT_JOB:
+        replica_job_done(event->as.job);
+        break;
+    case EVENT_WAKE:
+        count = transport_unreachable(node->transport, peers);
+        for (size_t i = 0; i < count; i++) {
+            replica_unreachable(node->replica, peers[i]);
+        }
+        break;
+    case EVENT_STOP:
+        begin_stop(node);
+        break;
+    case EVENT_PROPOSE:
+    case EVENT_READ:
+    case EVENT_TRANSFER:
+    case EVENT_CHANGE:
+    case EVENT_HASH:
+        return; /* take_request's */
+    }
+    event_free(node, event);
+}
+
+/* What asks for something. */
+static void take_request(struct node *node, struct node_event *event)
+{
+    switch (event->kind) {
+    case EVENT_PROPOSE:
+        replica_propose(node->replica, event->as.propose.payload, event->as.propose.owner,
+                        event->as.propose.done, event->as.propose.context);
+        break;
+    case EVENT_READ:
+        replica_read(node->replica, event->as.read.serve, event->as.read.context);
+        break;
+    case EVENT_TRANSFER:
+        replica_transfer(node->replica, event->as.admin.target, event->as.admin.done,
+                         event->as.admin.context);
+        break;
+    case EVENT_CHANGE:
+        event->as.admin.change.address = event->as.admin.address;
+        replica_change_member(node->replica, &event->as.admin.change, event->as.admin.done,
+                              event->as.admin.context);
+        break;
+    case EVENT_HASH:
+        replica_hash(node->replica, event->as.hash.done, event->as.hash.context);
+        break;
+    case EVENT_FRAME:
+    case EVENT_JOB:
+    case EVENT_WAKE:
+    case EVENT_STOP:
+        return; /* taken before, and freed: never here */
+    }
+    event_free(node, event);
+}
+
+static bool is_request(const struct node_event *event)
+{
+    return event->kind >= EVENT_PROPOSE;
+}
+
+/* ---- time ------------------------------------------------------------------------------------------------ */
+
+/* A leader lives through every tick that has passed: its lease and its contact with a majority are counted in them. For
+ * anybody else catching up would only make a slow moment look like a dead leader. */
+static void run_ticks(struct node *node)
+{
+    uint64_t now_ns = clock_now_ns(node->options.clock);
+    if (now_ns < node->next_tick_ns) {
+        return;
+    }
+    uint64_t due = (now_ns - node->next_tick_ns) / node->options.tick_ns + 1;
+    node->next_tick_ns += due * node->options.tick_ns;
+    bool leads = atomic_load_explicit(&node->leader, memory_order_relaxed);
+    uint64_t most = leads ? 2 * (uint64_t)node->options.election_ticks
+                          : 1 + (uint64_t)node->options.election_ticks / 8;
+    due = due < most ? due : most;
+    for (uint64_t i = 0; i < due; i++) {
+        replica_tick(node->replica);
+    }
+}
+
+/* ---- stopping -------------------------------------------------------------------------------------------- */
+
+static void handed_over(void *context, int error)
+{
+    struct node *node = context;
+    node->handing_over = false;
+    log_event(LOG_INFO, "node.handed_over", "group=%" PRIu64 " replica=%" PRIu64 " error=%s",
+              node->options.group_id, node->options.replica_id, err_name(error));
+}
+
+static void begin_stop(struct node *node)
+{
+    uint64_t patience_ns = node->options.tick_ns * node->options.election_ticks;
+    node->stop_deadline_ns = clock_now_ns(node->options.clock) + patience_ns;
+    if (replica_role(node->replica) == NODE_LEADER) {
+        node->handing_over = true;
+        replica_transfer(node->replica, 0, handed_over, node);
+    }
+}
+
+/* True when the loop has nothing to wait for any more. */
+static bool go_on_stopping(struct node *node)
+{
+    if (node->stop_deadline_ns == 0) {
+        return false;
+    }
+    if (!node->replica_stopped &&
+        (!node->handing_over || clock_now_ns(node->options.clock) >= node->stop_deadline_ns)) {
+        node->replica_stopped = true;
+        replica_stop(node->replica); /* answers handed_over too, if it still waits */
+    }
+    return node->replica_stopped && replica_is_idle(node->replica);
+}
+
+/* ---- loop ------------------------------------------------------------------------------------------------ */
+
+void node__publish(struct node *node)
+{
+    struct node_status status;
+    replica_status(node->replica, &status);
+    atomic_store_explicit(&node->leader, status.role == NODE_LEADER, memory_order_release);
+    pthread_mutex_lock(&node->lock);
+    node->published = status;
+    pthread_mutex_unlock(&node->lock);
+}
+
+static void *loop_main(void *context)
+{
+    struct node *node = context;
+    void **items = mem_calloc(NODE_EVENTS_PER_ROUND, sizeof(items[0]));
+    node->next_tick_ns = clock_now_ns(node->options.clock) + node->options.tick_ns;
+    replica_poll(node->replica);
+    node__publish(node);
+    bool ended = false;
+    while (!ended) {
+        size_t count =
+            queue_pop(node->mailbox, items, NODE_EVENTS_PER_ROUND, node->next_tick_ns);
+        size_t requests = 0;
+        for (size_t i = 0; i < count; i++) {
+            struct node_event *event = items[i];
+            if (is_request(event)) {
+                items[requests++] = event;
+            } else {
+                take_news(node, event);
+            }
+        }
+        if (!node->replica_stopped) {
+            run_ticks(node);
+        }
+        for (size_t i = 0; i < requests; i++) {
+            take_request(node, items[i]);
+        }
+        ended = go_on_stopping(node);
+        if (!node->replica_stopped) {
+            replica_poll(node->replica);
+        } else {
+            node->next_tick_ns = UINT64_MAX;
+        }
+        node__publish(node);
+    }
+    free(items);
+    return NULL;
+}
+
+/* ---- starting and joining ---------------------------------------------------------------------------------- */
+
+static int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *context)
+{
+    /* Signals are the main thread's business. */
+    sigset_t all;
+    sigset_t before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &before);
+    int failed = pthread_create(thread, NULL, run, context);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed != 0) {
+        return ERR_BUSY;
+    }
+    pthread_setname_np(*thread, name);
+    return ERR_OK;
+}
+
+int node__threads_start(struct node *node)
+{
+    static const char *const names[REPLICA_WORKER_COUNT] = {
+        [REPLICA_PERSIST] = "raft-persist",
+        [REPLICA_APPLY] = "raft-apply",
+        [REPLICA_BACKGROUND] = "raft-background",
+    };
+    int error = ERR_OK;
+    for (size_t i = 0; i < REPLICA_WORKER_COUNT && error == ERR_OK; i++) {
+        error = thread_start(&node->workers[i].thread, names[i], worker_main, &node->workers[i]);
+        node->workers[i].running = error == ERR_OK;
+    }
+    if (error == ERR_OK) {
+        error = thread_start(&node->loop_thread, "raft-loop", loop_main, node);
+    }
+    node->started = error == ERR_OK;
+    if (error != ERR_OK) {
+        node__threads_join(node);
+    }
+    return error;
+}
+
+void node__threads_join(struct node *node)
+{
+    if (node->started && !node->joined) {
+        pthread_join(node->loop_thread, NULL);
+    }
+    node->joined = true;
+    for (size_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
+        queue_close(node->workers[i].jobs);
+        if (node->workers[i].running) {
+            pthread_join(node->workers[i].thread, NULL);
+            node->workers[i].running = false;
+        }
+    }
+}
