@@ -27,6 +27,7 @@ struct gate {
 void gate_init(struct gate *gate);
 void gate_deinit(struct gate *gate);
 void gate_pass(struct gate *gate);
+void gate_reset(struct gate *gate, uint64_t count);
 uint64_t gate_count(struct gate *gate);
 void gate_wait(struct gate *gate, uint64_t count); /* fails the test when it takes too long */
 /* Waits until `condition(context)` holds, for things nobody announces. */
