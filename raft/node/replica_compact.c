@@ -41,11 +41,17 @@ static void mark_push(struct compaction *compaction, uint64_t index, uint64_t by
     compaction->marks[compaction->mark_count++] = (struct log_mark){index, bytes};
 }
 
-static void marks_drop_front(struct compaction *compaction, size_t count)
+/* The log begins after `index` now. */
+static void marks_drop_to(struct compaction *compaction, uint64_t index)
 {
-    compaction->mark_count -= count;
+    size_t gone = 0;
+    while (gone < compaction->mark_count && compaction->marks[gone].index <= index) {
+        compaction->base_bytes = compaction->marks[gone].bytes;
+        gone++;
+    }
+    compaction->mark_count -= gone;
     for (size_t i = 0; i < compaction->mark_count; i++) {
-        compaction->marks[i] = compaction->marks[i + count];
+        compaction->marks[i] = compaction->marks[i + gone];
     }
 }
 
@@ -145,18 +151,20 @@ static void compact_behind(struct replica *replica, struct raft_position durable
     }
     const struct log_mark *mark =
         mark_behind(compaction, replica->options.flush_log_bytes / 4, limit);
-    if (mark == NULL || mark->index <= replica->status.log_start.index || replica->install_pending ||
-        compaction->compacting || replica->stopping) {
+    if (mark == NULL || replica->install_pending || compaction->compacting || replica->stopping) {
         return;
     }
-    struct raft_position base = {mark->index, raft_core_term_at(replica->core, mark->index)};
-    if (base.term == 0 || !raft_core_membership_at(replica->core, base.index, &membership)) {
+    uint64_t start = replica->status.log_start.index;
+    raft_core_compact(replica->core, mark->index);
+    raft_core_status(replica->core, &replica->status);
+    struct raft_position base = replica->status.log_start; /* the core may have kept more */
+    if (base.index == start) {
         return;
     }
-    compaction->base_bytes = mark->bytes;
-    marks_drop_front(compaction, (size_t)(mark - compaction->marks));
+    bool known = raft_core_membership_at(replica->core, base.index, &membership);
+    ASSERT(known);
+    marks_drop_to(compaction, base.index);
     compaction->compacting = true;
-    raft_core_compact(replica->core, base.index);
     replica__compact_submit(replica, base, &membership);
     log_event(LOG_INFO, "log.compact", "group=%" PRIu64 " replica=%" PRIu64 " base=%" PRIu64
               " durable=%" PRIu64 " kept_bytes=%" PRIu64,

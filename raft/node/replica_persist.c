@@ -9,6 +9,7 @@
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
+#include "base/log.h"
 #include "raft/node/log_entry.h"
 
 #include <inttypes.h>
@@ -34,6 +35,7 @@ struct persist_job {
     struct held_frame *held;
     size_t held_count;
     char *ready_path;             /* of an install, once done */
+    bool install_failed;          /* its stream was not intact */
 
     /* PERSIST_COMPACT */
     struct raft_position compact_base;
@@ -164,8 +166,6 @@ static void fail(struct replica *replica, const char *what, int error)
     const char *advice = "look at the disk and the kernel's log before starting again";
     if (error == ERR_NO_SPACE) {
         advice = "make room on this disk and start again: nothing acknowledged is lost";
-    } else if (error == ERR_CORRUPT) {
-        advice = "what was received did not pass its checks; start again and it will be sent anew";
     }
     replica__fatal(replica, "%s in %s failed: %s; %s", what, replica->dir, err_text(error), advice);
 }
@@ -192,6 +192,13 @@ static int run_install(struct replica *replica, struct persist_job *job)
     struct persist_worker *worker = &replica->persist;
     const struct raft_snapshot *snapshot = job->install;
     int error = snapshot_staging_finish(&worker->staging, snapshot, &job->ready_path);
+    if (error == ERR_CORRUPT) {
+        log_event(LOG_WARN, "snapshot.not_intact",
+                  "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64 " advice=it_is_asked_for_anew",
+                  replica->options.group_id, replica->options.replica_id, snapshot->position.index);
+        job->install_failed = true;
+        return ERR_OK;
+    }
     if (error == ERR_OK) {
         job->log_time_ms = worker->staging.log_time_ms;
         error = store_log_time(replica, job->log_time_ms);
@@ -330,7 +337,10 @@ static void persist_done(struct replica_job *base)
     struct persist_job *job = (struct persist_job *)base;
     switch (job->kind) {
     case PERSIST_WRITE:
-        if (job->install != NULL) {
+        if (job->install_failed) {
+            replica->install_pending = false;
+            raft_core_install_failed(replica->core, job->write.seq);
+        } else if (job->install != NULL) {
             replica->install_pending = false;
             replica__log_time_seen(replica, job->log_time_ms);
             replica__compaction_reset(replica);

@@ -278,32 +278,11 @@ void replica__chunk_submit(struct replica *replica, const struct raft_message *m
 
 /* ---- policy ---------------------------------------------------------------------------------------------- */
 
-/* Somebody who answers needs entries that the log has no more. */
-static bool somebody_needs_one(struct replica *replica)
-{
-    struct raft_progress progress[RAFT_MEMBERS_MAX];
-    size_t count = raft_core_progress(replica->core, progress);
-    for (size_t i = 0; i < count; i++) {
-        if (progress[i].id != replica->options.replica_id && progress[i].active &&
-            (progress[i].mode == RAFT_SNAPSHOT ||
-             progress[i].next <= replica->status.log_start.index)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void replica__snapshots_tick(struct replica *replica)
 {
-    const struct outgoing_snapshot *newest = replica->outgoing;
-    if (!replica->snapshot_making && replica->snapshot_unoffered == NULL) {
-        /* One from before the log's first entry would leave a gap. */
-        bool usable = newest != NULL &&
-                      newest->snapshot.position.index >= replica->status.log_start.index;
-        if (replica->snapshot_wanted || (!usable && replica->status.state == RAFT_LEADER &&
-                                         somebody_needs_one(replica))) {
-            start_making(replica);
-        }
+    bool wanted_one = replica->snapshot_wanted || replica->status.snapshot_wanted != 0;
+    if (wanted_one && !replica->snapshot_making && replica->snapshot_unoffered == NULL) {
+        start_making(replica);
     }
     struct outgoing_snapshot **link = &replica->outgoing;
     while (*link != NULL) {

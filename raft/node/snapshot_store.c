@@ -159,6 +159,7 @@ static int staging_begin(struct snapshot_staging *staging, uint64_t id)
     staging->active = true;
     staging->id = id;
     staging->next_offset = 0;
+    staging->corrupt = false;
     return staging->sm->ops->receive_open(staging->sm->sm, data, &staging->writer);
 }
 
@@ -181,16 +182,16 @@ int snapshot_staging_write(struct snapshot_staging *staging, uint64_t id, uint64
         memcpy(staging->header + offset, bytes.data, part);
         bytes = bytes_of(bytes.data + part, bytes.size - part);
         if (part == missing) {
-            int error = snapshot_header_decode(staging->header, &staging->log_time_ms);
-            if (error != ERR_OK) {
-                return error;
-            }
+            staging->corrupt =
+                snapshot_header_decode(staging->header, &staging->log_time_ms) != ERR_OK;
         }
     }
-    if (bytes.size == 0) {
+    if (bytes.size == 0 || staging->corrupt) {
         return ERR_OK;
     }
-    return staging->sm->ops->receive_write(staging->writer, bytes);
+    int error = staging->sm->ops->receive_write(staging->writer, bytes);
+    staging->corrupt = error == ERR_CORRUPT;
+    return staging->corrupt ? ERR_OK : error;
 }
 
 static int staging_seal(struct snapshot_staging *staging, const struct raft_snapshot *snapshot,
@@ -230,7 +231,7 @@ int snapshot_staging_finish(struct snapshot_staging *staging, const struct raft_
     if (error != ERR_OK) {
         return error;
     }
-    error = staging->sm->ops->receive_finish(staging->writer);
+    error = staging->corrupt ? ERR_CORRUPT : staging->sm->ops->receive_finish(staging->writer);
     if (error != ERR_OK) {
         int dropped = error == ERR_CORRUPT ? staging_drop(staging) : ERR_OK;
         return dropped != ERR_OK ? dropped : error;

@@ -37,6 +37,7 @@ struct snapshot_staging {
     bool active;
     uint64_t id;
     uint64_t next_offset;
+    bool corrupt; /* what came is not a stream; said when it is finished */
     uint8_t header[SNAPSHOT_HEADER_BYTES];
     uint64_t log_time_ms;
     struct sm_snapshot_writer *writer;
@@ -47,12 +48,12 @@ void snapshot_staging_init(struct snapshot_staging *staging, const struct vfs *v
                            const struct state_machine *sm, const char *dir);
 /* Closes what is open; what lies on the disk is deleted by the next start. */
 void snapshot_staging_deinit(struct snapshot_staging *staging);
-/* The next bytes. Offset 0 begins a new one and drops any other. ERR_INVALID: not the next bytes of what is arriving;
- * ERR_CORRUPT: not a stream; others from the disk. */
+/* The next bytes. Offset 0 begins a new one and drops any other. ERR_INVALID: not the next bytes of what is arriving; others
+ * from the disk. Bytes that make no sense are remembered and told by finish. */
 int snapshot_staging_write(struct snapshot_staging *staging, uint64_t id, uint64_t offset,
                            struct bytes bytes) MUST_USE;
 /* All bytes are there: has the state machine check them, makes them durable and ready to be restored. gives *path (free),
- * the ready folder. ERR_CORRUPT: thrown away. */
+ * the ready folder. ERR_CORRUPT: not intact, thrown away. */
 int snapshot_staging_finish(struct snapshot_staging *staging, const struct raft_snapshot *snapshot,
                             char **path) MUST_USE;
 
