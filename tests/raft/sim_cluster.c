@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static_assert(SIM_REPLICAS_MAX <= RAFT_MEMBERS_MAX, "every slot may be a member");
+static_assert((int)SIM_REPLICAS_MAX <= (int)RAFT_MEMBERS_MAX, "every slot may be a member");
 
 struct sim_cluster_options sim_cluster_options_course(uint32_t servers, uint64_t seed,
                                                       bool unreliable, bool snapshots)
@@ -159,9 +159,7 @@ void sim_crash(struct sim_cluster *cluster, uint32_t slot)
 
 void sim_start(struct sim_cluster *cluster, uint32_t slot)
 {
-    bool connected = sim_connected(cluster, slot);
     sim_crash(cluster, slot);
-    cluster->net.connected[slot] = connected;
     cluster->counters.restarts++;
     sim_replica_start(&cluster->replicas[slot]);
 }

@@ -57,7 +57,7 @@ void sim_connect(struct sim_cluster *cluster, uint32_t slot);
 void sim_disconnect(struct sim_cluster *cluster, uint32_t slot);
 bool sim_connected(const struct sim_cluster *cluster, uint32_t slot);
 void sim_crash(struct sim_cluster *cluster, uint32_t slot); /* crash1: nothing when it is down; disconnects */
-void sim_start(struct sim_cluster *cluster, uint32_t slot); /* start1: crashes it first when it is up */
+void sim_start(struct sim_cluster *cluster, uint32_t slot); /* start1: crashes it first; not connected */
 bool sim_is_up(const struct sim_cluster *cluster, uint32_t slot);
 void sim_unreliable(struct sim_cluster *cluster, bool unreliable);
 void sim_long_reordering(struct sim_cluster *cluster, bool on);
