@@ -13,7 +13,7 @@ static bool has_fence(enum kv_command_kind kind)
 
 static bool has_generation(enum kv_command_kind kind)
 {
-    return kind == KV_COMMAND_CHUNK || kind == KV_COMMAND_INSTALL || kind == KV_COMMAND_RESTART;
+    return kind == KV_COMMAND_CHUNK || kind == KV_COMMAND_INSTALL;
 }
 
 void kv_command_encode(const struct kv_command *command, struct buf *out)

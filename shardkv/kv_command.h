@@ -16,11 +16,10 @@ enum kv_command_kind {
     KV_COMMAND_CONFIG = 0x41,        /* config */
     KV_COMMAND_CHUNK = 0x42,         /* shard, number, generation, after_row, last_row, end, rows */
     KV_COMMAND_INSTALL = 0x43,       /* shard, number, generation, row_count, row_bytes, checksum */
-    KV_COMMAND_RESTART = 0x44,       /* shard, number, generation: of the attempt that went wrong */
-    KV_COMMAND_DROP = 0x45,          /* shard, number, group: the destination */
-    KV_COMMAND_STEP = 0x46,          /* shard, number: deletes up to KV_STEP_ROWS_MAX rows */
-    KV_COMMAND_DROP_CONFIRMED = 0x47, /* shard, number */
-    KV_COMMAND_EXPIRE = 0x48,        /* shard: looks at up to KV_EXPIRE_ROWS_MAX sessions */
+    KV_COMMAND_DROP = 0x44,          /* shard, number, group: the destination */
+    KV_COMMAND_STEP = 0x45,          /* shard, number: deletes up to KV_STEP_ROWS_MAX rows */
+    KV_COMMAND_DROP_CONFIRMED = 0x46, /* shard, number */
+    KV_COMMAND_EXPIRE = 0x47,        /* shard: looks at up to KV_EXPIRE_ROWS_MAX sessions */
 };
 
 enum {

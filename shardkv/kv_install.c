@@ -1,7 +1,10 @@
-/* A shard's life, the destination's part: chunks, Install, Restart. Apply thread.
+/* A shard's life, the destination's part: chunks and Install. Apply thread.
  *
  * A chunk is taken when it continues exactly where the pull stands: same config, same generation, its `after_row` is our last row.
- * Anything else is late or doubled and changes nothing. A chunk is judged whole before any of it is put. */
+ * Anything else is late or doubled and changes nothing. A chunk is judged whole before any of it is put.
+ *
+ * An Install whose numbers are not the source's does not install: it begins the next generation, whose first work is to
+ * delete, step by step, what the former one put. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"
@@ -219,14 +222,5 @@ int kv__apply_install(struct kv_machine *machine, const struct kv_command *comma
     *record = serving;
     kv__shard_touch(machine, command->shard);
     machine->table_dirty = true;
-    return 0;
-}
-
-int kv__apply_restart(struct kv_machine *machine, const struct kv_command *command, int *answer)
-{
-    struct shard_record *record = pull_of(machine, command, answer);
-    if (record != NULL) {
-        restart(machine, command->shard);
-    }
     return 0;
 }

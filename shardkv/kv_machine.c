@@ -236,7 +236,6 @@ static bool needs_barrier(const struct kv_machine *machine, enum kv_command_kind
         return kv__is_unwritten(machine);
     case KV_COMMAND_CONFIG:
     case KV_COMMAND_INSTALL:
-    case KV_COMMAND_RESTART:
     case KV_COMMAND_DROP:
     case KV_COMMAND_DROP_CONFIRMED: /* records in memory only */
         return false;
@@ -254,8 +253,6 @@ static int apply_lifecycle(struct kv_machine *machine, const struct kv_command *
         return kv__apply_chunk(machine, command, time_ms, answer);
     case KV_COMMAND_INSTALL:
         return kv__apply_install(machine, command, answer);
-    case KV_COMMAND_RESTART:
-        return kv__apply_restart(machine, command, answer);
     case KV_COMMAND_DROP:
         return kv__apply_drop(machine, command, answer);
     case KV_COMMAND_STEP:

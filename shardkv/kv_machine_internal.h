@@ -72,7 +72,6 @@ int kv__apply_expire(struct kv_machine *machine, const struct kv_command *comman
 /* kv_install.c */
 int kv__apply_chunk(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer);
 int kv__apply_install(struct kv_machine *machine, const struct kv_command *command, int *answer);
-int kv__apply_restart(struct kv_machine *machine, const struct kv_command *command, int *answer);
 
 /* pending list, kv_machine.c; takes `source` */
 void kv__pending_add(struct kv_machine *machine, uint32_t shard, uint64_t number, struct blob *source);
