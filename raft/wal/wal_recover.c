@@ -34,6 +34,7 @@ struct wal_opening {
     struct wal_segment *dropped; /* the last file, when it turns out not to be part of the log */
     bool header_repair[2];       /* per copy, of the last segment looked at */
     uint64_t torn_bytes;
+    uint64_t witnessed; /* the last segment was synced up to here, as its groups and mark say */
     char *why;
     size_t why_size;
 };
@@ -199,7 +200,7 @@ static int wal_opening_unfinished_reset(struct wal_opening *opening)
     if (error != ERR_OK) {
         return error;
     }
-    if (check.valid) {
+    if (check.valid && !wal_group_is_mark(&check.header)) {
         return wal_refuse(opening, ERR_CORRUPT, WAL_BASE_NAME, 0,
                           "the file is older than the segments beside it");
     }
@@ -383,6 +384,9 @@ static int wal_opening_last(struct wal_opening *opening, struct wal_segment *seg
         if (error != ERR_OK) {
             return error;
         }
+        if (check.valid && check.header.durable_to > opening->witnessed) {
+            opening->witnessed = check.header.durable_to;
+        }
         if (!check.valid || wal_group_is_mark(&check.header)) {
             break;
         }
@@ -455,6 +459,30 @@ static int wal_opening_repair_header(struct wal_opening *opening, struct wal_seg
     return error == ERR_OK ? vfs->sync(vfs->context, segment->file) : error;
 }
 
+/* Writes again what was read and is not known to have been synced. After a sync that failed, the
+ * kernel may show bytes that it will never write: only writing them makes the next sync mean
+ * something. */
+static int wal_opening_rewrite(struct wal_opening *opening, const struct wal_segment *active)
+{
+    const struct vfs *vfs = opening->wal->vfs;
+    uint64_t at = opening->witnessed > WAL_SEGMENT_DATA_AT ? opening->witnessed : 0;
+    wal__stream_seek(&opening->stream, active->file);
+    while (at < active->end) {
+        uint64_t left = active->end - at;
+        size_t part = left < WAL_STREAM_BYTES ? (size_t)left : WAL_STREAM_BYTES;
+        const uint8_t *bytes;
+        int error = wal__stream_view(&opening->stream, at, part, &bytes);
+        if (error == ERR_OK) {
+            error = vfs->write_at(vfs->context, active->file, at, bytes_of(bytes, part));
+        }
+        if (error != ERR_OK) {
+            return error;
+        }
+        at += part;
+    }
+    return ERR_OK;
+}
+
 /* Cuts the torn tail, brings the file back to its size, and makes durable what was read: it may
  * have been in the page cache only. */
 static int wal_opening_settle_active(struct wal_opening *opening)
@@ -467,6 +495,9 @@ static int wal_opening_settle_active(struct wal_opening *opening)
     if (error == ERR_OK && size < active->header.file_bytes) {
         active->grows = true;
         error = vfs->truncate(vfs->context, active->file, active->header.file_bytes);
+    }
+    if (error == ERR_OK) {
+        error = wal_opening_rewrite(opening, active);
     }
     if (error == ERR_OK && opening->torn_bytes > 0) {
         log_event(LOG_WARN, "wal.tail_cut",
@@ -590,7 +621,9 @@ static int wal_opening_leftovers(struct wal_opening *opening, uint64_t first_seq
 static int wal_opening_settle(struct wal_opening *opening, uint64_t first_sequence)
 {
     struct wal *wal = opening->wal;
-    int error = ERR_OK;
+    /* The base and the segments may have been read under names that a power loss would still take
+     * back. */
+    int error = wal->vfs->sync_dir(wal->vfs->context, wal->dir);
     for (size_t i = 0; i < wal->segment_count && error == ERR_OK; i++) {
         error = wal_opening_repair_header(opening, wal->segments[i]);
     }
@@ -602,9 +635,6 @@ static int wal_opening_settle(struct wal_opening *opening, uint64_t first_sequen
     }
     if (error == ERR_OK) {
         error = wal_opening_leftovers(opening, first_sequence);
-    }
-    if (error == ERR_OK) {
-        error = wal->vfs->sync_dir(wal->vfs->context, wal->dir);
     }
     if (error != ERR_OK && opening->why[0] == '\0') {
         snprintf(opening->why, opening->why_size, "%s: the log is whole but cannot be written: %s",
@@ -636,7 +666,8 @@ static int wal_opening_fresh_check(struct wal_opening *opening)
             if (error != ERR_OK) {
                 return error;
             }
-            never_finished = wal_segment_begins(segment) && !check.valid;
+            never_finished =
+                wal_segment_begins(segment) && (!check.valid || wal_group_is_mark(&check.header));
             opening->dropped = wal__active(opening->wal);
             opening->wal->segment_count = 0;
         }

@@ -207,6 +207,7 @@ static int wal_append_validate(const struct wal *wal, const struct wal_append *a
         body += wal_record_bytes(entry->data.size);
     }
     if (append->hard_state != NULL) {
+        ASSERT_CMP(append->hard_state->term, >=, wal->hard_state.term);
         body += wal_record_bytes(WAL_HARD_STATE_BYTES);
     }
     *body_bytes = body;
@@ -228,14 +229,17 @@ static int wal_active_sync(struct wal *wal)
     return ERR_OK;
 }
 
+/* Before another segment is begun: invariant 2. */
+static int wal_seal(struct wal *wal)
+{
+    return wal->durable_to < wal__active(wal)->end ? wal_active_sync(wal) : ERR_OK;
+}
+
 /* Seals the active segment and goes on in the next one. */
 static int wal_rotate(struct wal *wal, uint64_t group_bytes)
 {
     const struct wal_segment *active = wal__active(wal);
-    int error = ERR_OK;
-    if (wal->durable_to < active->end) {
-        error = wal_active_sync(wal);
-    }
+    int error = wal_seal(wal);
     struct wal_segment *segment = NULL;
     if (error == ERR_OK) {
         error = wal__segment_begin(wal, group_bytes, active->header.sequence + 1, 0,
@@ -388,7 +392,12 @@ static int wal_reset_all(struct wal *wal, struct raft_position position,
 {
     uint64_t sequence = wal__active(wal)->header.sequence + 1;
     struct wal_segment *segment = NULL;
-    int error = wal__segment_begin(wal, 0, sequence, WAL_SEGMENT_BEGINS_LOG, position, &segment);
+    /* The old log may be gone after this, but until the base says so a crash must find it whole: a
+     * last segment whose header was never synced is dropped only when it is the last. */
+    int error = wal_seal(wal);
+    if (error == ERR_OK) {
+        error = wal__segment_begin(wal, 0, sequence, WAL_SEGMENT_BEGINS_LOG, position, &segment);
+    }
     if (error == ERR_OK) {
         error = wal->vfs->sync(wal->vfs->context, segment->file);
     }

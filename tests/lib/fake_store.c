@@ -1,4 +1,5 @@
-/* A sorted array of counted rows, copied when it is written while a view or the durable state shares it. */
+/* A sorted array of counted rows, copied when it is written while a view or the durable state
+ * shares it. */
 #include "lib/fake_store.h"
 
 #include "base/assert.h"
@@ -56,7 +57,9 @@ struct fake_store {
     size_t batch_rows_max;
 };
 
-/* ---- maps ---------------------------------------------------------------------------------------------------- */
+/* ---- maps
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static struct map *map_create(void)
 {
@@ -151,7 +154,9 @@ static void map_change(struct map *map, const struct change *change)
     map->count++;
 }
 
-/* ---- batches ------------------------------------------------------------------------------------------------- */
+/* ---- batches
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static void batch_clear(struct store_batch *batch)
 {
@@ -242,9 +247,12 @@ static void written_clear(struct fake_store *fake)
     fake->written_count = 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * -------------------------------------------------------------------------------------------------
+ */
 
-static int fake_get(void *store, const struct store_view *view, struct bytes key, struct store_value *out)
+static int fake_get(void *store, const struct store_view *view, struct bytes key,
+                    struct store_value *out)
 {
     struct fake_store *fake = store;
     const struct map *map = view == NULL ? fake->live : view->map;
@@ -280,8 +288,8 @@ static void view_close(void *store, struct store_view *view)
     }
 }
 
-static struct store_iterator *iterator_create(void *store, const struct store_view *view, struct bytes from,
-                                              struct bytes to)
+static struct store_iterator *iterator_create(void *store, const struct store_view *view,
+                                              struct bytes from, struct bytes to)
 {
     struct fake_store *fake = store;
     struct store_iterator *iterator = mem_alloc(sizeof *iterator);
@@ -328,7 +336,9 @@ static void iterator_destroy(struct store_iterator *iterator)
     }
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static int fake_flush(void *store)
 {
@@ -360,7 +370,8 @@ static int fake_checkpoint(void *store, const char *dir)
 
 static int map_decode(struct bytes bytes, struct map **out)
 {
-    if (bytes.size < 4 || load_u32(bytes.data + bytes.size - 4) != crc32c_extend(0, bytes.data, bytes.size - 4)) {
+    if (bytes.size < 4 ||
+        load_u32(bytes.data + bytes.size - 4) != crc32c_extend(0, bytes.data, bytes.size - 4)) {
         return ERR_CORRUPT;
     }
     struct reader reader = reader_of(bytes_of(bytes.data, bytes.size - 4));
@@ -409,7 +420,8 @@ static uint64_t approximate_bytes(void *store, struct bytes from, struct bytes t
     struct fake_store *fake = store;
     uint64_t bytes = 0;
     for (size_t i = map_lower_bound(fake->live, from); i < map_lower_bound(fake->live, to); i++) {
-        bytes += blob_view(fake->live->rows[i].key).size + blob_view(fake->live->rows[i].value).size;
+        bytes +=
+            blob_view(fake->live->rows[i].key).size + blob_view(fake->live->rows[i].value).size;
     }
     return bytes;
 }

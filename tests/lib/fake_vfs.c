@@ -638,13 +638,11 @@ void fake_vfs_crash_as(struct fake_vfs *fake, enum fake_crash how, struct rng *r
     if (how == FAKE_CRASH_ANY) {
         how = (enum fake_crash)rng_between(rng, FAKE_CRASH_KEEP, FAKE_CRASH_PREFIX);
     }
-    size_t names_kept = fake->journal.count;
-    if (how == FAKE_CRASH_LOSE) {
-        names_kept = 0;
-    } else if (how != FAKE_CRASH_KEEP) {
-        names_kept = (size_t)rng_below(rng, fake->journal.count + 1);
+    if (how != FAKE_CRASH_KEEP) {
+        size_t names_kept =
+            how == FAKE_CRASH_LOSE ? 0 : (size_t)rng_below(rng, (uint64_t)fake->journal.count + 1);
+        fake_journal_crash(&fake->journal, names_kept);
     }
-    fake_journal_crash(&fake->journal, names_kept);
     fake_tree_crash(fake->root, how, rng);
     memset(fake->faults, 0, sizeof(fake->faults));
     fake->halt_countdown = 0;

@@ -45,7 +45,7 @@ const struct vfs *fake_vfs_vfs(struct fake_vfs *fake); /* lives as long as `fake
 
 enum fake_crash {
     FAKE_CRASH_ANY,    /* one of the next four, drawn */
-    FAKE_CRASH_KEEP,   /* only the process died: nothing is lost */
+    FAKE_CRASH_KEEP,   /* only the process died: nothing is lost, and nothing more durable */
     FAKE_CRASH_LOSE,   /* everything not synced is lost */
     FAKE_CRASH_TEAR,   /* each sector on its own; a prefix of the names */
     FAKE_CRASH_PREFIX, /* a prefix of each file's writes, the one at the cut torn; a prefix of the

@@ -293,8 +293,7 @@ void fake_file_crash(struct fake_node *file, enum fake_crash how, struct rng *rn
 {
     switch (how) {
     case FAKE_CRASH_KEEP:
-        fake_file_apply_all(file, file->pending_count);
-        break;
+        return; /* the kernel still has it, and may yet lose it */
     case FAKE_CRASH_LOSE:
         break;
     case FAKE_CRASH_TEAR:
