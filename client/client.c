@@ -126,7 +126,8 @@ static bool collect(struct skv_client *client, bool deliver, struct round *round
     if (round->completion_count > 0 && client->room_waiters > 0) {
         pthread_cond_broadcast(&client->changed);
     }
-    if (!client->querying && !client->closing && router_wants_config(client->router, now_ns)) {
+    /* Taken even when it cannot be followed now; the router will want it again. */
+    if (router_wants_config(client->router, now_ns) && !client->querying && !client->closing) {
         client->querying = true;
         client->query_starting = true;
         round->query = true;
