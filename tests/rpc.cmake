@@ -3,3 +3,5 @@ foreach(file server stream timer tls unary)
     skv_test(NAME test_rpc_${file} SOURCES unit/test_rpc_${file}.c rpc/world.c USES rpc base
         LABELS unit rpc TIMEOUT 120)
 endforeach()
+skv_test(NAME rpc_torture SOURCES rpc/torture.c rpc/world.c USES rpc base LABELS torture rpc
+    ARGS --seconds 20 TIMEOUT 180)
