@@ -114,7 +114,11 @@ int raft_core_transfer(struct raft_core *core, uint64_t target) MUST_USE;
  * (dissertation 6.4 step 1) or over the bound of reads in waiting. */
 int raft_core_read(struct raft_core *core, uint64_t context) MUST_USE;
 
+/* Write `write_seq` and all before it are durable. When it carried an install, the core's log now begins at that snapshot. */
 void raft_core_persisted(struct raft_core *core, uint64_t write_seq);
+/* The staged snapshot that write `write_seq` was to install is not intact (a checksum of its stream): nothing was replaced, the
+ * staging area is empty. Before raft_core_persisted(write_seq). The leader is asked to send it anew. */
+void raft_core_install_failed(struct raft_core *core, uint64_t write_seq);
 void raft_core_applied(struct raft_core *core, uint64_t index);
 
 /* The state machine holds a snapshot that can be streamed. May be offered at any time; only the newest is kept. The
@@ -124,7 +128,8 @@ void raft_core_snapshot_made(struct raft_core *core, const struct raft_snapshot 
 bool raft_core_snapshot_in_use(const struct raft_core *core, uint64_t snapshot_id);
 
 /* The log may forget entries up to `index` (the state machine has flushed them): index <= applied. Followers that
- * need them are sent a snapshot. */
+ * need them are sent a snapshot. What a live follower needs after the snapshot it is being sent is kept: status.log_start says
+ * how far the log really went. */
 void raft_core_compact(struct raft_core *core, uint64_t index);
 
 /* The transport could not reach `peer`, or dropped something for it: leave pipelining, probe. */
@@ -183,6 +188,7 @@ struct raft_status {
     struct raft_membership membership; /* newest in the log, committed or not */
     bool transfer_pending;
     bool read_ready; /* leader with a commit in its term */
+    uint64_t snapshot_wanted; /* leader: a follower waits for a snapshot at this index or later, and none was offered; 0: no */
 };
 
 /* Borrowed from the core until raft_core_accept() or the next input, whichever is first. */
@@ -197,7 +203,7 @@ struct raft_ready {
     size_t read_count;
     const struct raft_load *loads;       /* entries to be read from disk */
     size_t load_count;
-    bool status_changed;                 /* state, term, leader or membership */
+    bool status_changed;                 /* state, term, leader, membership, read_ready or transfer_pending */
 };
 
 /* False when there is nothing to do. Every true must be followed by accept before the next ready. */
