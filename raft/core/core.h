@@ -216,7 +216,7 @@ struct raft_progress {
     uint64_t id;
     uint64_t match;
     uint64_t next;
-    enum { RAFT_PROBE = 1, RAFT_REPLICATE, RAFT_SNAPSHOT } mode;
+    enum raft_progress_mode { RAFT_PROBE = 1, RAFT_REPLICATE, RAFT_SNAPSHOT } mode;
     uint64_t inflight_bytes;
     bool active; /* heard from within an election timeout */
 };

@@ -153,7 +153,7 @@ struct core_inflight {
 struct core_progress {
     uint64_t id;
     bool voter;
-    int mode; /* RAFT_PROBE, RAFT_REPLICATE, RAFT_SNAPSHOT */
+    enum raft_progress_mode mode;
     uint64_t match;
     uint64_t next;
     bool paused;            /* PROBE: one message is out; nothing more until it is answered or the peer shows life */

@@ -180,8 +180,6 @@ static void flush_peer(struct raft_core *core, struct core_progress *progress)
     case RAFT_SNAPSHOT:
         core__snapshot_flush(core, progress);
         break;
-    default:
-        UNREACHABLE();
     }
     if (progress->heartbeat_due) {
         struct raft_message *message = core__send(core, RAFT_MSG_HEARTBEAT, progress->id);
@@ -316,8 +314,6 @@ void core__match_reached(struct raft_core *core, struct core_progress *progress,
             core__progress_replicate(progress);
         }
         break;
-    default:
-        UNREACHABLE();
     }
     core__maybe_commit(core);
     if (core->state != RAFT_LEADER) {
@@ -404,8 +400,6 @@ void core__on_heartbeat_reply(struct raft_core *core, const struct raft_message 
     case RAFT_SNAPSHOT:
         progress->paused = false;
         break;
-    default:
-        UNREACHABLE();
     }
 }
 
