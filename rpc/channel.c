@@ -1,8 +1,9 @@
 /* Channels: one connection to one address, made when it is first needed and again after it broke.
  *
- * A channel's struct lives until it was destroyed by its user and its last call or stream has ended; the calls hold
- * references. A request or stream is in the channel's list exactly while its core call may be cancelled, so
- * destroying the channel cancels what is listed, under the lock that guards the list, and waits for nobody. */
+ * A channel's struct lives until it was destroyed by its user and its last call or stream has
+ * ended; the calls hold references. A request or stream is in the channel's list exactly while its
+ * core call may be cancelled, so destroying the channel cancels what is listed, under the lock that
+ * guards the list, and waits for nobody. */
 #include "base/flags.h"
 #include "rpc/rpc_internal.h"
 #include <arpa/inet.h>
@@ -10,7 +11,8 @@
 #include <string.h>
 
 enum {
-    CONNECT_TIMEOUT_MS = 2000, /* one attempt; the core's name for it is the minimal reconnect backoff */
+    CONNECT_TIMEOUT_MS =
+        2000, /* one attempt; the core's name for it is the minimal reconnect backoff */
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 1000,
     KEEPALIVE_TIMEOUT_MS = 5000,
@@ -40,20 +42,23 @@ void rpc__channel_unref(struct rpc_channel *channel)
 bool rpc__channel_call_not_sent(const struct rpc_channel *channel, grpc_call *call,
                                 const char *text)
 {
-    /* What the core says when it found no connection for the call. It says nothing else that would prove it (a deadline
-     * that passes while it still connects does not tell), so only these words count. */
+    /* What the core says when it found no connection for the call. It says nothing else that would
+     * prove it (a deadline that passes while it still connects does not tell), so only these words
+     * count. */
     if (strncmp(text, "failed to connect to all addresses", 34) != 0 &&
         strncmp(text, "DNS resolution failed", 21) != 0) {
         return false;
     }
-    /* And nobody else said it: once a server has answered, its name stands in place of the channel's target. */
+    /* And nobody else said it: once a server has answered, its name stands in place of the
+     * channel's target. */
     char *peer = grpc_call_get_peer(call);
     bool unanswered = strcmp(peer, channel->target) == 0;
     gpr_free(peer);
     return unanswered;
 }
 
-/* Numeric addresses skip the resolver. The three slashes keep the target different from any peer's name. */
+/* Numeric addresses skip the resolver. The three slashes keep the target different from any peer's
+ * name. */
 static bool target_of_address(const char *address, char *target, size_t size)
 {
     char host[256];
@@ -86,7 +91,7 @@ static grpc_channel *core_channel_create(struct rpc *rpc, const char *target)
         {GRPC_ARG_ENABLE_CHANNELZ, 0},
         {GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0},
         {GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1}, /* a channel is a connection */
-        {GRPC_ARG_ENABLE_HTTP_PROXY, 0},         /* the environment does not decide where peers are */
+        {GRPC_ARG_ENABLE_HTTP_PROXY, 0}, /* the environment does not decide where peers are */
         {GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1},
         {GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, RESOLVE_INTERVAL_MS},
         {GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, BACKOFF_FIRST_MS},

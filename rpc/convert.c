@@ -1,9 +1,10 @@
-/* Conversions between the core's types and this house's: statuses and errors, byte buffers and blobs, deadlines,
- * addresses. Any thread; no state.
+/* Conversions between the core's types and this house's: statuses and errors, byte buffers and
+ * blobs, deadlines, addresses. Any thread; no state.
  *
- * A gRPC status is coarser than the error table, and the difference matters (a refusal at shutdown was surely not
- * executed, a lost connection may have been): so a failure carries the exact error as trailing metadata too. A peer
- * that does not send it is judged by its status alone, on the careful side. */
+ * A gRPC status is coarser than the error table, and the difference matters (a refusal at shutdown
+ * was surely not executed, a lost connection may have been): so a failure carries the exact error
+ * as trailing metadata too. A peer that does not send it is judged by its status alone, on the
+ * careful side. */
 #include "base/flags.h"
 #include "rpc/rpc_internal.h"
 #include <grpc/byte_buffer_reader.h>
@@ -100,8 +101,9 @@ int rpc__error_of_status(grpc_status_code status, const grpc_metadata_array *tra
     case GRPC_STATUS_ALREADY_EXISTS:
         return ERR_EXISTS;
     case GRPC_STATUS_RESOURCE_EXHAUSTED:
-        /* The core's own complaint about a message's size uses the same status. Requests are measured before they are sent, so
-         * it is about the answer: what was asked may well have happened. */
+        /* The core's own complaint about a message's size uses the same status. Requests are
+         * measured before they are sent, so it is about the answer: what was asked may well have
+         * happened. */
         return slice_contains(details, "larger than max") ? ERR_IO : ERR_BUSY;
     case GRPC_STATUS_OUT_OF_RANGE:
         return ERR_TOO_LARGE;

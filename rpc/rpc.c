@@ -1,11 +1,12 @@
 /* The process's part: completion queues, their threads, credentials, and the order of going down.
  *
- * Each queue has one thread that is always inside grpc_completion_queue_next, for ever, so an idle process costs
- * nothing and a channel's connection always has someone who moves it. The thread runs one tag at a time.
+ * Each queue has one thread that is always inside grpc_completion_queue_next, for ever, so an idle
+ * process costs nothing and a channel's connection always has someone who moves it. The thread runs
+ * one tag at a time.
  *
- * Going down: servers and channels first (their users do that), then the last calls of the channels, then the
- * queues, the threads, the core. Nothing may be started on a queue that was shut down, and nothing can be: whoever starts
- * something holds a server or a channel. */
+ * Going down: servers and channels first (their users do that), then the last calls of the
+ * channels, then the queues, the threads, the core. Nothing may be started on a queue that was shut
+ * down, and nothing can be: whoever starts something holds a server or a channel. */
 #include "base/log.h"
 #include "rpc/rpc_internal.h"
 #include <grpc/support/log.h>
@@ -40,8 +41,8 @@ static void *queue_main(void *argument)
 {
     struct rpc__queue *queue = argument;
     for (;;) {
-        grpc_event event = grpc_completion_queue_next(queue->queue,
-                                                      gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        grpc_event event =
+            grpc_completion_queue_next(queue->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
         switch (event.type) {
         case GRPC_OP_COMPLETE: {
             struct rpc__tag *tag = event.tag;
@@ -58,7 +59,8 @@ static void *queue_main(void *argument)
     }
 }
 
-/* The core writes to standard error in its own format; its complaints go through this house's log instead. */
+/* The core writes to standard error in its own format; its complaints go through this house's log
+ * instead. */
 static void core_log(gpr_log_func_args *arguments)
 {
     enum log_level level = LOG_DEBUG;

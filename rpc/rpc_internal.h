@@ -1,11 +1,13 @@
 /* What the files of rpc/ share; nobody else includes this.
  *
- * Tags. Every operation given to the core names a `struct rpc__tag` inside the heap object that owns what the
- * operation points at. The core returns each tag exactly once, to the thread of the queue it was started on, and that
- * thread calls `run`. An object is freed only when none of its tags is out.
+ * Tags. Every operation given to the core names a `struct rpc__tag` inside the heap object that
+ * owns what the operation points at. The core returns each tag exactly once, to the thread of the
+ * queue it was started on, and that thread calls `run`. An object is freed only when none of its
+ * tags is out.
  *
- * Threads. A call or stream belongs to one queue, and a queue to one thread: so all its tags, hence all its callbacks, run
- * one after the other. Fields marked (queue thread) need no lock for that reason.
+ * Threads. A call or stream belongs to one queue, and a queue to one thread: so all its tags, hence
+ * all its callbacks, run one after the other. Fields marked (queue thread) need no lock for that
+ * reason.
  *
  * Locks, outermost first: server or channel, then stream. None is held while a callback runs. */
 #ifndef RPC_RPC_INTERNAL_H
@@ -24,22 +26,24 @@
 
 enum {
     RPC_QUEUES_MAX = 16,
-    RPC_METHODS_MAX = 64,        /* per server */
-    RPC_UNKNOWN_SLOTS = 4,       /* posted per queue for methods that are not there */
-    RPC_COPY_BYTES_MAX = 8192,   /* shorter messages are copied: a view would pin the whole read buffer under it */
-    RPC_MESSAGE_OVERHEAD_BYTES = 64, /* counted for every queued message, so that empty ones are bounded too */
+    RPC_METHODS_MAX = 64,  /* per server */
+    RPC_UNKNOWN_SLOTS = 4, /* posted per queue for methods that are not there */
+    RPC_COPY_BYTES_MAX =
+        8192, /* shorter messages are copied: a view would pin the whole read buffer under it */
+    RPC_MESSAGE_OVERHEAD_BYTES =
+        64, /* counted for every queued message, so that empty ones are bounded too */
     RPC_METADATA_BYTES_MAX = 8192,
 };
 
 #define RPC_CONTAINER_OF(pointer, type, member)                                                    \
     ((type *)(void *)((char *)(pointer)-offsetof(type, member)))
 
-/* ---- tags and queues ---------------------------------------------------------------------------------- */
+/* --- tags and queues --- */
 
 struct rpc__tag {
     void (*run)(struct rpc__tag *tag, bool ok);
-    /* Stored with release before the operation starts, loaded with acquire before `run`: the core orders the two
-     * threads by itself, but says so to nobody who reads only this room. */
+    /* Stored with release before the operation starts, loaded with acquire before `run`: the core
+     * orders the two threads by itself, but says so to nobody who reads only this room. */
     _Atomic uint32_t armed;
 };
 
@@ -59,11 +63,11 @@ struct rpc__queue {
 void rpc__batch(grpc_call *call, const grpc_op *ops, size_t count, struct rpc__tag *tag,
                 void (*run)(struct rpc__tag *tag, bool ok));
 
-/* ---- the process's part ------------------------------------------------------------------------------- */
+/* --- the process's part --- */
 
 struct rpc__timers;
-struct rpc__timers *rpc__timers_create(void);          /* gives; starts the thread */
-void rpc__timers_destroy(struct rpc__timers *timers);  /* takes; every timer must be gone */
+struct rpc__timers *rpc__timers_create(void);         /* gives; starts the thread */
+void rpc__timers_destroy(struct rpc__timers *timers); /* takes; every timer must be gone */
 
 struct rpc {
     struct rpc__queue queues[RPC_QUEUES_MAX];
@@ -81,13 +85,14 @@ struct rpc {
     uint32_t servers;
 };
 
-/* Starts a thread that takes no signals: those belong to whoever waits for them in the program's main part. Like
- * memory, a process that cannot have its few threads cannot run: failing ends it. */
+/* Starts a thread that takes no signals: those belong to whoever waits for them in the program's
+ * main part. Like memory, a process that cannot have its few threads cannot run: failing ends it.
+ */
 void rpc__thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 struct rpc__queue *rpc__queue_pick(struct rpc *rpc);
 bool rpc__on_own_thread(const struct rpc *rpc);
 
-/* ---- intrusive list ----------------------------------------------------------------------------------- */
+/* --- intrusive list --- */
 
 struct rpc__link {
     struct rpc__link *previous;
@@ -116,21 +121,24 @@ static inline void rpc__list_remove(struct rpc__link *link)
     link->next = NULL;
 }
 
-/* ---- conversions (convert.c) -------------------------------------------------------------------------- */
+/* --- conversions (convert.c) --- */
 
-/* What a failed call carries besides its gRPC status: the exact error, as trailing metadata, and the text. */
+/* What a failed call carries besides its gRPC status: the exact error, as trailing metadata, and
+ * the text. */
 struct rpc__failure {
     grpc_metadata metadata;
     grpc_slice details;
 };
 
 grpc_status_code rpc__status_of_error(int error);
-/* `trailing` may name the exact error; if not, the status decides. `cancelled_here`: this side asked for the end. */
+/* `trailing` may name the exact error; if not, the status decides. `cancelled_here`: this side
+ * asked for the end. */
 int rpc__error_of_status(grpc_status_code status, const grpc_metadata_array *trailing,
                          grpc_slice details, bool cancelled_here);
 void rpc__failure_init(struct rpc__failure *failure, int error, const char *text);
 void rpc__failure_deinit(struct rpc__failure *failure);
-/* Fills one SEND_STATUS operation; `failure` NULL means OK. It must live until the batch's event. */
+/* Fills one SEND_STATUS operation; `failure` NULL means OK. It must live until the batch's event.
+ */
 void rpc__status_op(grpc_op *op, int error, struct rpc__failure *failure);
 
 /* takes `buffer`; gives */
@@ -144,7 +152,7 @@ void rpc__text_of_slice(grpc_slice slice, char text[RPC_ERROR_TEXT_BYTES_MAX]);
 /* "host:port" or "[v6]:port" (port 0 allowed) split in two strings; false when it is not one. */
 bool rpc__address_split(const char *address, char host[256], char port[6]);
 
-/* ---- channel (channel.c) ------------------------------------------------------------------------------ */
+/* --- channel (channel.c) --- */
 
 struct rpc_channel {
     struct rpc *rpc;
@@ -167,7 +175,7 @@ bool rpc__channel_call_not_sent(const struct rpc_channel *channel, grpc_call *ca
 /* Cancels; the channel's lock is held and the request is linked. */
 void rpc__request_cancel_locked(struct rpc__link *link);
 
-/* ---- server (server.c, server_call.c) ----------------------------------------------------------------- */
+/* --- server (server.c, server_call.c) --- */
 
 struct rpc__method {
     char *name;
@@ -209,7 +217,7 @@ void rpc__unknown_post(struct rpc_server *server, struct rpc__queue *queue);
 void rpc__stream_post(struct rpc_server *server, struct rpc__method *method,
                       struct rpc__queue *queue);
 
-/* ---- streams (stream.c, stream_start.c) --------------------------------------------------------------- */
+/* --- streams (stream.c, stream_start.c) --- */
 
 struct rpc__message {
     struct rpc__message *next;
@@ -226,7 +234,7 @@ enum rpc__read {
 };
 
 struct rpc_stream {
-    _Atomic uint32_t refs; /* the room's own until `closed` has returned, and the users' */
+    _Atomic uint32_t refs;       /* the room's own until `closed` has returned, and the users' */
     struct rpc_channel *channel; /* client side */
     struct rpc_server *server;   /* server side */
     struct rpc__method *method;
@@ -239,7 +247,7 @@ struct rpc_stream {
     struct rpc__link link; /* the server's or channel's lock */
 
     /* What the core writes to or reads from. */
-    struct rpc__tag begin;   /* server: the new call */
+    struct rpc__tag begin; /* server: the new call */
     struct rpc__tag send;
     struct rpc__tag receive;
     struct rpc__tag end;

@@ -1,11 +1,13 @@
 /* The server: methods, slots, listening, and going down.
  *
- * Slots. For every method and queue some requests for "the next call" are posted ahead; each comes back once, with a
- * call or, at shutdown, without. `live` counts slots, calls and streams until their memory is freed, so `live == 0` after the
- * core's own shutdown event means that no tag of this server is out.
+ * Slots. For every method and queue some requests for "the next call" are posted ahead; each comes
+ * back once, with a call or, at shutdown, without. `live` counts slots, calls and streams until
+ * their memory is freed, so `live == 0` after the core's own shutdown event means that no tag of
+ * this server is out.
  *
- * Going down: stopping (what is accepted from now on is refused as surely not executed) -> the core is told ->
- * streams are ended after what they have queued -> grace -> the rest is cancelled -> live == 0. */
+ * Going down: stopping (what is accepted from now on is refused as surely not executed) -> the core
+ * is told -> streams are ended after what they have queued -> grace -> the rest is cancelled ->
+ * live == 0. */
 #include "rpc/rpc_internal.h"
 #include <errno.h>
 #include <netdb.h>
@@ -53,11 +55,13 @@ static grpc_server *core_server_create(struct rpc *rpc, const struct rpc_server_
         {GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, RPC_MESSAGE_BYTES_MAX},
         {GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, RPC_MESSAGE_BYTES_MAX},
         {GRPC_ARG_MAX_METADATA_SIZE, RPC_METADATA_BYTES_MAX},
-        /* Twice what is answered, so that a greedy client is told BUSY instead of waiting without a word. */
+        /* Twice what is answered, so that a greedy client is told BUSY instead of waiting without a
+           word. */
         {GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)(2 * (options->calls_max + options->streams_max))},
         {GRPC_ARG_ENABLE_CHANNELZ, 0},
         {GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0},
-        {GRPC_ARG_ALLOW_REUSEPORT, 0}, /* else a second process would share the port without a word */
+        {GRPC_ARG_ALLOW_REUSEPORT,
+         0}, /* else a second process would share the port without a word */
         {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS},
         {GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms},
         {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS},
@@ -240,7 +244,7 @@ uint16_t rpc_server_port(const struct rpc_server *server)
     return server->port;
 }
 
-/* ---- going down --------------------------------------------------------------------------------------- */
+/* --- going down --- */
 
 void rpc__server_hold(struct rpc_server *server)
 {

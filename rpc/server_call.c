@@ -1,11 +1,12 @@
 /* Unary calls on the server side.
  *
- *   posted --(begin: a call)--> accepted --(reply or fail, any thread)--> answering --(both tags back)--> freed
+ *   posted --(begin: a call)--> accepted --(reply or fail, any thread)--> answering --(both tags
+ * back)--> freed
  *      \--(begin: shutdown)--> freed
  *
- * An accepted call has two tags out in the end: `close`, started at once, by which a caller that has gone is seen, and
- * `answer`. Both come back on the call's queue thread, so the count needs no lock. Until it is answered the call
- * belongs to the handler's owner, who answers exactly once. */
+ * An accepted call has two tags out in the end: `close`, started at once, by which a caller that
+ * has gone is seen, and `answer`. Both come back on the call's queue thread, so the count needs no
+ * lock. Until it is answered the call belongs to the handler's owner, who answers exactly once. */
 #include "base/metrics.h"
 #include "rpc/rpc_internal.h"
 
@@ -128,8 +129,7 @@ static void call_watch(struct rpc_call *call)
 static bool call_admit(struct rpc_call *call)
 {
     struct rpc_server *server = call->server;
-    uint32_t before =
-        atomic_fetch_add_explicit(&server->calls_unanswered, 1, memory_order_relaxed);
+    uint32_t before = atomic_fetch_add_explicit(&server->calls_unanswered, 1, memory_order_relaxed);
     call->admitted = true;
     return before < server->options.calls_max;
 }
@@ -167,8 +167,7 @@ static void begin_run(struct rpc__tag *tag, bool ok)
     blob_unref(owner);
 }
 
-void rpc__call_post(struct rpc_server *server, struct rpc__method *method,
-                    struct rpc__queue *queue)
+void rpc__call_post(struct rpc_server *server, struct rpc__method *method, struct rpc__queue *queue)
 {
     struct rpc_call *call = mem_calloc(1, sizeof(*call));
     rpc__server_hold(server);
@@ -209,7 +208,7 @@ const char *rpc_call_peer(const struct rpc_call *call)
     return peer;
 }
 
-/* ---- calls to methods that are not there -------------------------------------------------------------- */
+/* --- calls to methods that are not there --- */
 
 struct unknown_call {
     struct rpc_server *server;
@@ -272,8 +271,8 @@ void rpc__unknown_post(struct rpc_server *server, struct rpc__queue *queue)
     grpc_call_details_init(&unknown->details);
     grpc_metadata_array_init(&unknown->initial);
     rpc__tag_arm(&unknown->begin, unknown_begin_run);
-    grpc_call_error refused = grpc_server_request_call(
-        server->server, &unknown->call, &unknown->details, &unknown->initial, queue->queue,
-        queue->queue, &unknown->begin);
+    grpc_call_error refused =
+        grpc_server_request_call(server->server, &unknown->call, &unknown->details,
+                                 &unknown->initial, queue->queue, queue->queue, &unknown->begin);
     ASSERT_CMP(refused, ==, GRPC_CALL_OK);
 }

@@ -1,17 +1,17 @@
 /* Bidirectional streams, the part both sides share: sending, receiving, ending.
  *
- * At most one send and one receive are out at a time; the core allows no more. Sends wait in a queue bounded by
- * bytes; while more wait behind the one being started it leaves with a buffer hint, so a burst becomes few
- * packets.
+ * At most one send and one receive are out at a time; the core allows no more. Sends wait in a
+ * queue bounded by bytes; while more wait behind the one being started it leaves with a buffer
+ * hint, so a burst becomes few packets.
  *
  * Reading:  IDLE --resume--> ACTIVE --message--> CALLBACK --true--> ACTIVE
- *                                                   |--false--> IDLE, or ACTIVE if resume came meanwhile
+ *                                                   |--false--> IDLE (ACTIVE if resumed)
  *                              |--no more--> DONE
  *
- * End. `end` is the core's last word (the status on the client, the close on the server); it can come before the send or
- * receive that are out come back. `closed` is called when all three are back, so nothing follows it. All of this
- * happens on the stream's queue thread; other threads only put into the queue, resume, finish and cancel, under the
- * lock, while `call` is not NULL. */
+ * End. `end` is the core's last word (the status on the client, the close on the server); it can
+ * come before the send or receive that are out come back. `closed` is called when all three are
+ * back, so nothing follows it. All of this happens on the stream's queue thread; other threads only
+ * put into the queue, resume, finish and cancel, under the lock, while `call` is not NULL. */
 #include "base/metrics.h"
 #include "rpc/rpc_internal.h"
 
@@ -19,7 +19,7 @@ METRIC(rpc_stream_sent_count, COUNTER, "stream messages handed to the core")
 METRIC(rpc_stream_received_count, COUNTER, "stream messages received")
 METRIC(rpc_stream_busy_count, COUNTER, "stream messages refused because the send queue was full")
 
-/* ---- life --------------------------------------------------------------------------------------------- */
+/* --- life --- */
 
 struct rpc_stream *rpc__stream_new(struct rpc__queue *queue)
 {
@@ -41,8 +41,7 @@ struct rpc_stream *rpc_stream_ref(struct rpc_stream *stream)
 
 void rpc_stream_unref(struct rpc_stream *stream)
 {
-    if (stream == NULL ||
-        atomic_fetch_sub_explicit(&stream->refs, 1, memory_order_acq_rel) != 1) {
+    if (stream == NULL || atomic_fetch_sub_explicit(&stream->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
     ASSERT(stream->call == NULL);
@@ -64,8 +63,7 @@ static void messages_free(struct rpc__message *head)
 
 static void queued_subtract(struct rpc_stream *stream, uint64_t bytes)
 {
-    uint64_t before =
-        atomic_fetch_sub_explicit(&stream->queued_bytes, bytes, memory_order_relaxed);
+    uint64_t before = atomic_fetch_sub_explicit(&stream->queued_bytes, bytes, memory_order_relaxed);
     ASSERT_CMP(before, >=, bytes);
 }
 
@@ -111,7 +109,7 @@ static int closed_error(struct rpc_stream *stream, char text[RPC_ERROR_TEXT_BYTE
                                     stream->cancelled_here);
     }
     if (stream->cancelled != 0 || stream->cancelled_here) {
-        return ERR_CANCELED; /* by either side, or the connection broke: the core does not say which */
+        return ERR_CANCELED; /* by whom, or by a broken connection, the core does not say */
     }
     return stream->finish_error;
 }
@@ -177,7 +175,7 @@ void rpc__stream_end_run(struct rpc__tag *tag, bool ok)
     close_if_over(stream);
 }
 
-/* ---- sending ------------------------------------------------------------------------------------------ */
+/* --- sending --- */
 
 static void send_run(struct rpc__tag *tag, bool ok);
 
@@ -265,8 +263,8 @@ int rpc_stream_send(struct rpc_stream *stream, struct buf *bytes)
     if (stream->call == NULL || stream->ended || stream->send_broken || stream->finishing ||
         stream->cancelled_here) {
         error = ERR_UNAVAILABLE;
-    } else if (queued > 0 && (queued >= stream->send_bytes_max ||
-                              size > stream->send_bytes_max - queued)) {
+    } else if (queued > 0 &&
+               (queued >= stream->send_bytes_max || size > stream->send_bytes_max - queued)) {
         error = ERR_BUSY; /* one larger than the bound still fits an empty queue */
         stream->writable_owed = true;
         metric_add(&rpc_stream_busy_count, 1);
@@ -326,7 +324,7 @@ uint64_t rpc_stream_queued_bytes(const struct rpc_stream *stream)
     return atomic_load_explicit(&stream->queued_bytes, memory_order_relaxed);
 }
 
-/* ---- receiving ---------------------------------------------------------------------------------------- */
+/* --- receiving --- */
 
 static void receive_end(struct rpc_stream *stream, bool in_order)
 {
@@ -395,7 +393,7 @@ void rpc_stream_resume(struct rpc_stream *stream)
     pthread_mutex_unlock(&stream->lock);
 }
 
-/* ---- small things ------------------------------------------------------------------------------------- */
+/* --- small things --- */
 
 void rpc_stream_set_user(struct rpc_stream *stream, void *user)
 {

@@ -1,8 +1,8 @@
-/* How a stream begins: opened by a client, accepted by a server. Between the call's arrival and `opened`'s return
- * nothing is started, so what the handler sends meanwhile waits in the queue. */
+/* How a stream begins: opened by a client, accepted by a server. Between the call's arrival and
+ * `opened`'s return nothing is started, so what the handler sends meanwhile waits in the queue. */
 #include "rpc/rpc_internal.h"
 
-/* ---- client ------------------------------------------------------------------------------------------- */
+/* --- client --- */
 
 int rpc_stream_open(struct rpc_channel *channel, const char *method,
                     const struct rpc_stream_events *events, void *context, uint64_t send_bytes_max,
@@ -46,7 +46,7 @@ int rpc_stream_open(struct rpc_channel *channel, const char *method,
     return ERR_OK;
 }
 
-/* ---- server ------------------------------------------------------------------------------------------- */
+/* --- server --- */
 
 static void accept_refuse(struct rpc_stream *stream, int error, const char *text)
 {

@@ -1,9 +1,9 @@
-/* Timers: one thread, one binary heap by deadline, one condition variable. The thread sleeps until the first deadline
- * or for ever when there is none.
+/* Timers: one thread, one binary heap by deadline, one condition variable. The thread sleeps until
+ * the first deadline or for ever when there is none.
  *
- * Invariants under the lock: heap[i]->at == i for every timer in the heap, SIZE_MAX for others; `running` is the
- * timer whose `fire` is being called (without the lock), and only the thread sets or clears it. A timer being
- * destroyed is closing: it never enters the heap again. */
+ * Invariants under the lock: heap[i]->at == i for every timer in the heap, SIZE_MAX for others;
+ * `running` is the timer whose `fire` is being called (without the lock), and only the thread sets
+ * or clears it. A timer being destroyed is closing: it never enters the heap again. */
 #include "rpc/rpc_internal.h"
 
 struct rpc_timer {

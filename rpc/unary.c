@@ -1,7 +1,8 @@
 /* The client's unary calls: one batch of all six operations, one tag, one callback.
  *
- * A request is linked in its channel's list from before its batch starts until its event; while it is linked its core call is
- * alive, so that is when it may be cancelled. Its memory lives as long as the batch or a handle. */
+ * A request is linked in its channel's list from before its batch starts until its event; while it
+ * is linked its core call is alive, so that is when it may be cancelled. Its memory lives as long
+ * as the batch or a handle. */
 #include "base/metrics.h"
 #include "rpc/rpc_internal.h"
 #include <stdio.h>
@@ -55,8 +56,8 @@ static void request_run(struct rpc__tag *tag, bool ok)
     char text[RPC_ERROR_TEXT_BYTES_MAX];
     rpc__text_of_slice(request->details, text);
     struct rpc_result result = {.text = text};
-    result.error = rpc__error_of_status(request->status, &request->trailing, request->details,
-                                        cancelled_here);
+    result.error =
+        rpc__error_of_status(request->status, &request->trailing, request->details, cancelled_here);
     if (result.error == ERR_OK && request->reply == NULL) {
         result.error = ERR_IO;
         snprintf(text, sizeof(text), "the server ended the call without an answer");
@@ -161,7 +162,7 @@ void rpc_request_unref(struct rpc_request *request)
     }
 }
 
-/* ---- the blocking form -------------------------------------------------------------------------------- */
+/* --- the blocking form --- */
 
 struct waiter {
     pthread_mutex_t lock;

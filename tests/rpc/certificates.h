@@ -1,20 +1,20 @@
-/* Certificates for tests only, made once with OpenSSL, valid for a hundred years; their keys are no secret. `node` and
- * `elsewhere` are signed by `ca`, `stranger` by `other_ca`; `elsewhere` does not name the loopback. */
+/* Certificates for tests only, made once with OpenSSL, valid for a hundred years; their keys are no
+ * secret. `node` and `elsewhere` are signed by `ca`, `stranger` by `other_ca`; `elsewhere` does not
+ * name the loopback. */
 #ifndef TESTS_RPC_CERTIFICATES_H
 #define TESTS_RPC_CERTIFICATES_H
 
-static const char ca_pem[] =
-    "-----BEGIN CERTIFICATE-----\n"
-    "MIIBijCCATGgAwIBAgIUcFynXBTomIMQOxkPeTYwGwwE0ZswCgYIKoZIzj0EAwIw\n"
-    "GjEYMBYGA1UEAwwPc2hhcmRrdiB0ZXN0IGNhMCAXDTI2MTEyMTExNDAzOVoYDzIx\n"
-    "MjYxMDI4MTE0MDM5WjAaMRgwFgYDVQQDDA9zaGFyZGt2IHRlc3QgY2EwWTATBgcq\n"
-    "hkjOPQIBBggqhkjOPQMBBwNCAAS9xTjT/T4f6IZAaCsZgG/QTf5VZo/Wg7jbvi6N\n"
-    "H1YLdJgil8qwWGfpn/U76K7zcrWQYrMSRmT8uv4vzZa6nr3Oo1MwUTAdBgNVHQ4E\n"
-    "FgQUWmVHCszYryEBno+CueAUsQXA3HEwHwYDVR0jBBgwFoAUWmVHCszYryEBno+C\n"
-    "ueAUsQXA3HEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiBa1btx\n"
-    "5rJziVWvKwgGsnDNAB4v0yLRKfFlr0J2jbCpkQIgN7eW8182x+rMBxabG6eWsWy/\n"
-    "w2guhhjHdy+4zvM0sKo=\n"
-    "-----END CERTIFICATE-----\n";
+static const char ca_pem[] = "-----BEGIN CERTIFICATE-----\n"
+                             "MIIBijCCATGgAwIBAgIUcFynXBTomIMQOxkPeTYwGwwE0ZswCgYIKoZIzj0EAwIw\n"
+                             "GjEYMBYGA1UEAwwPc2hhcmRrdiB0ZXN0IGNhMCAXDTI2MTEyMTExNDAzOVoYDzIx\n"
+                             "MjYxMDI4MTE0MDM5WjAaMRgwFgYDVQQDDA9zaGFyZGt2IHRlc3QgY2EwWTATBgcq\n"
+                             "hkjOPQIBBggqhkjOPQMBBwNCAAS9xTjT/T4f6IZAaCsZgG/QTf5VZo/Wg7jbvi6N\n"
+                             "H1YLdJgil8qwWGfpn/U76K7zcrWQYrMSRmT8uv4vzZa6nr3Oo1MwUTAdBgNVHQ4E\n"
+                             "FgQUWmVHCszYryEBno+CueAUsQXA3HEwHwYDVR0jBBgwFoAUWmVHCszYryEBno+C\n"
+                             "ueAUsQXA3HEwDwYDVR0TAQH/BAUwAwEB/zAKBggqhkjOPQQDAgNHADBEAiBa1btx\n"
+                             "5rJziVWvKwgGsnDNAB4v0yLRKfFlr0J2jbCpkQIgN7eW8182x+rMBxabG6eWsWy/\n"
+                             "w2guhhjHdy+4zvM0sKo=\n"
+                             "-----END CERTIFICATE-----\n";
 
 static const char other_ca_pem[] =
     "-----BEGIN CERTIFICATE-----\n"
@@ -29,25 +29,23 @@ static const char other_ca_pem[] =
     "zCeBukMl6Y2yIF1ZIq+GBnMXXbNC\n"
     "-----END CERTIFICATE-----\n";
 
-static const char node_pem[] =
-    "-----BEGIN CERTIFICATE-----\n"
-    "MIIBozCCAUmgAwIBAgIUOVfyUzut7wdrvKQxnayCTK48jaswCgYIKoZIzj0EAwIw\n"
-    "GjEYMBYGA1UEAwwPc2hhcmRrdiB0ZXN0IGNhMCAXDTI2MTEyMTExNDAzOVoYDzIx\n"
-    "MjYxMDI4MTE0MDM5WjAcMRowGAYDVQQDDBFzaGFyZGt2IHRlc3Qgbm9kZTBZMBMG\n"
-    "ByqGSM49AgEGCCqGSM49AwEHA0IABMox/EZ7tHRPFIKiqjvQzlW5RIA7z7VjEt3S\n"
-    "ZJNO1oigasiVzxngUEvFOhUOa8xpMEyNiQzqE89ye7Z8xSTFloejaTBnMBoGA1Ud\n"
-    "EQQTMBGHBH8AAAGCCWxvY2FsaG9zdDAJBgNVHRMEAjAAMB0GA1UdDgQWBBRF/x/o\n"
-    "6Rv6Sohvz7VGyg63z76p8DAfBgNVHSMEGDAWgBRaZUcKzNivIQGej4K54BSxBcDc\n"
-    "cTAKBggqhkjOPQQDAgNIADBFAiEA10DMd1JvIROv4kO45GNdxxsx8HjN2mkl+XAz\n"
-    "gPiT+hsCIAzXDIdZJJf8R94Cka6Cw3pvzG7P8kY4FqJX05amuXoW\n"
-    "-----END CERTIFICATE-----\n";
+static const char node_pem[] = "-----BEGIN CERTIFICATE-----\n"
+                               "MIIBozCCAUmgAwIBAgIUOVfyUzut7wdrvKQxnayCTK48jaswCgYIKoZIzj0EAwIw\n"
+                               "GjEYMBYGA1UEAwwPc2hhcmRrdiB0ZXN0IGNhMCAXDTI2MTEyMTExNDAzOVoYDzIx\n"
+                               "MjYxMDI4MTE0MDM5WjAcMRowGAYDVQQDDBFzaGFyZGt2IHRlc3Qgbm9kZTBZMBMG\n"
+                               "ByqGSM49AgEGCCqGSM49AwEHA0IABMox/EZ7tHRPFIKiqjvQzlW5RIA7z7VjEt3S\n"
+                               "ZJNO1oigasiVzxngUEvFOhUOa8xpMEyNiQzqE89ye7Z8xSTFloejaTBnMBoGA1Ud\n"
+                               "EQQTMBGHBH8AAAGCCWxvY2FsaG9zdDAJBgNVHRMEAjAAMB0GA1UdDgQWBBRF/x/o\n"
+                               "6Rv6Sohvz7VGyg63z76p8DAfBgNVHSMEGDAWgBRaZUcKzNivIQGej4K54BSxBcDc\n"
+                               "cTAKBggqhkjOPQQDAgNIADBFAiEA10DMd1JvIROv4kO45GNdxxsx8HjN2mkl+XAz\n"
+                               "gPiT+hsCIAzXDIdZJJf8R94Cka6Cw3pvzG7P8kY4FqJX05amuXoW\n"
+                               "-----END CERTIFICATE-----\n";
 
-static const char node_key[] =
-    "-----BEGIN PRIVATE KEY-----\n"
-    "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQq9ZJOgO5Wx6zWz7\n"
-    "G0VEKXvYAvH4T1PFH3abh/460emhRANCAATKMfxGe7R0TxSCoqo70M5VuUSAO8+1\n"
-    "YxLd0mSTTtaIoGrIlc8Z4FBLxToVDmvMaTBMjYkM6hPPcnu2fMUkxZaH\n"
-    "-----END PRIVATE KEY-----\n";
+static const char node_key[] = "-----BEGIN PRIVATE KEY-----\n"
+                               "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQq9ZJOgO5Wx6zWz7\n"
+                               "G0VEKXvYAvH4T1PFH3abh/460emhRANCAATKMfxGe7R0TxSCoqo70M5VuUSAO8+1\n"
+                               "YxLd0mSTTtaIoGrIlc8Z4FBLxToVDmvMaTBMjYkM6hPPcnu2fMUkxZaH\n"
+                               "-----END PRIVATE KEY-----\n";
 
 static const char stranger_pem[] =
     "-----BEGIN CERTIFICATE-----\n"

@@ -1,14 +1,17 @@
-/* Torture: threads that start, stop, cancel and overflow servers, channels, calls and streams at random, for a while.
+/* Torture: threads that start, stop, cancel and overflow servers, channels, calls and streams at
+ * random, for a while.
  *
  *   torture [--seconds N] [--seed S]
  *
- * What must hold, whatever happens: every operation that was started has exactly one final callback; nothing follows a
- * stream's end; a stream's messages arrive in order, none twice, none left out; every accepted call can be answered; and all of it
- * can be taken down and leaves nothing (the address sanitizer looks after that). The seed fixes each thread's
- * choices, not how the threads meet.
+ * What must hold, whatever happens: every operation that was started has exactly one final
+ * callback; nothing follows a stream's end; a stream's messages arrive in order, none twice, none
+ * left out; every accepted call can be answered; and all of it can be taken down and leaves nothing
+ * (the address sanitizer looks after that). The seed fixes each thread's choices, not how the
+ * threads meet.
  *
- * Threads: three clients with a channel to each server; one that restarts the servers; one worker that does to server-side
- * calls and streams what an application's threads would; and those of the room. */
+ * Threads: three clients with a channel to each server; one that restarts the servers; one worker
+ * that does to server-side calls and streams what an application's threads would; and those of the
+ * room. */
 #include "base/codec.h"
 #include "base/rng.h"
 #include "rpc/world.h"
@@ -95,7 +98,7 @@ static void op_end(uint64_t op)
     CHECK(atomic_fetch_add(&torture.callbacks[op], 1) == 0);
 }
 
-/* ---- one side of a stream ------------------------------------------------------------------------------ */
+/* --- one side of a stream --- */
 
 struct side {
     _Atomic uint32_t refs; /* the callbacks' and the driver's */
@@ -103,7 +106,7 @@ struct side {
     bool is_server;
     struct rpc_stream *stream; /* referenced by the driver's part */
     pthread_mutex_t lock;
-    uint64_t next_to_send; /* under the lock, so that numbers go out in order */
+    uint64_t next_to_send;  /* under the lock, so that numbers go out in order */
     uint64_t next_expected; /* callbacks only */
     struct rng rng;         /* callbacks only */
     _Atomic bool closed;
@@ -254,7 +257,7 @@ static const struct rpc_stream_events server_events = {.opened = side_opened,
                                                        .closed = side_closed,
                                                        .finished = side_finished};
 
-/* ---- servers -------------------------------------------------------------------------------------------- */
+/* --- servers --- */
 
 static void handle_hold(void *context, struct rpc_call *call, struct bytes request,
                         struct blob *owner)
@@ -276,8 +279,8 @@ static void handle_hold(void *context, struct rpc_call *call, struct bytes reque
 
 static void server_start(struct server *server, struct rng *rng)
 {
-    struct rpc_server_options options = rpc_server_options_default(
-        server->address[0] != '\0' ? server->address : "127.0.0.1:0");
+    struct rpc_server_options options =
+        rpc_server_options_default(server->address[0] != '\0' ? server->address : "127.0.0.1:0");
     options.calls_max = 40;
     options.streams_max = 10;
     options.slots_per_method = 1 + (uint32_t)rng_below(rng, 8);
@@ -418,7 +421,7 @@ static void *worker_main(void *argument)
     }
 }
 
-/* ---- clients -------------------------------------------------------------------------------------------- */
+/* --- clients --- */
 
 struct unary {
     uint64_t op;
@@ -466,8 +469,8 @@ static void client_call(struct client *client)
     uint64_t deadline = now_ns() + rng_below(rng, rng_chance(rng, 1, 5) ? 5 : 2000) * NS_PER_MS;
     struct rpc_channel *channel = client->channels[rng_below(rng, SERVERS)];
     bool wanted = client->handle_count < CALLS_PER_CLIENT && rng_chance(rng, 1, 2);
-    CHECK(rpc_call_start(channel, methods[rng_below(rng, 5)], &request, deadline, unary_done,
-                         unary, wanted ? &handle : NULL) == ERR_OK);
+    CHECK(rpc_call_start(channel, methods[rng_below(rng, 5)], &request, deadline, unary_done, unary,
+                         wanted ? &handle : NULL) == ERR_OK);
     CHECK(request.data == NULL);
     if (wanted) {
         client->handles[client->handle_count] = handle;
@@ -496,8 +499,8 @@ static void side_release(struct side *side)
     side_unref(side);
 }
 
-/* The user pointer is set after the open returns, but a callback may come before: so clients find their side by the
- * context instead. */
+/* The user pointer is set after the open returns, but a callback may come before: so clients find
+ * their side by the context instead. */
 static bool client_message(void *context, struct rpc_stream *stream, struct bytes message,
                            struct blob *owner)
 {
@@ -599,7 +602,7 @@ static void *client_main(void *argument)
     return NULL;
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------- */
+/* --- the whole --- */
 
 static void counts_print(const char *what, _Atomic uint64_t counts[ERRORS])
 {
@@ -616,7 +619,7 @@ static void counts_print(const char *what, _Atomic uint64_t counts[ERRORS])
 /* A run that never reached a case did not test it. */
 static void coverage_check(void)
 {
-    static const int wanted[] = {ERR_OK,          ERR_BUSY,        ERR_TIMEOUT,    ERR_CANCELED,
+    static const int wanted[] = {ERR_OK,          ERR_BUSY,        ERR_TIMEOUT,   ERR_CANCELED,
                                  ERR_UNAVAILABLE, ERR_UNSUPPORTED, ERR_NOT_LEADER};
     for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++) {
         if (atomic_load(&torture.unary_ended[-wanted[i]]) == 0) {

@@ -10,8 +10,9 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The core is not instrumented, so the thread sanitizer cannot see its locks: what its threads do to its own memory through
- * memcpy and the like is left out. Our own code's accesses are all still checked, and nothing is suppressed. */
+/* The core is not instrumented, so the thread sanitizer cannot see its locks: what its threads do
+ * to its own memory through memcpy and the like is left out. Our own code's accesses are all still
+ * checked, and nothing is suppressed. */
 __attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
@@ -113,8 +114,7 @@ void world_init(struct world *world, uint32_t queue_count, const struct rpc_tls 
 
 void world_server(struct world *world)
 {
-    assert_int_equal(rpc_server_create(world->server_rpc, &world->options, &world->server),
-                     ERR_OK);
+    assert_int_equal(rpc_server_create(world->server_rpc, &world->options, &world->server), ERR_OK);
 }
 
 void world_start(struct world *world)

@@ -1,5 +1,5 @@
-/* What the tests of rpc/ share: a server and a channel on the loopback, gates to wait at, and unary results that can be
- * waited for. Every wait has a deadline; reaching it fails the test. */
+/* What the tests of rpc/ share: a server and a channel on the loopback, gates to wait at, and unary
+ * results that can be waited for. Every wait has a deadline; reaching it fails the test. */
 #ifndef TESTS_RPC_WORLD_H
 #define TESTS_RPC_WORLD_H
 
@@ -14,6 +14,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+
 #include <cmocka.h>
 
 enum { WORLD_WAIT_S = 30 };
@@ -45,7 +46,8 @@ struct world {
     char address[64];
 };
 
-/* Two rpc's and a server to which methods may be added. Then world_start listens and makes the channel. */
+/* Two rpc's and a server to which methods may be added. Then world_start listens and makes the
+ * channel. */
 void world_init(struct world *world, uint32_t queue_count, const struct rpc_tls *tls);
 void world_server(struct world *world);
 void world_start(struct world *world);
@@ -74,7 +76,8 @@ bool is_pattern(struct bytes bytes, size_t size, uint8_t seed);
 /* Handlers. */
 void handle_echo(void *context, struct rpc_call *call, struct bytes request, struct blob *owner);
 
-/* A bound and listening TCP socket on the loopback that nobody accepts from; gives the descriptor. */
+/* A bound and listening TCP socket on the loopback that nobody accepts from; gives the descriptor.
+ */
 int socket_listen(char address[64]);
 /* A loopback address where nothing listens. */
 void address_unused(char address[64]);

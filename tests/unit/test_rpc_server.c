@@ -89,13 +89,13 @@ static void test_address_in_use_is_exists(void **state)
     assert_int_equal(rpc_server_port(second), 0);
     rpc_server_destroy(fixture->world.server);
     fixture->world.server = NULL;
-    assert_int_equal(rpc_server_start(second), ERR_OK); /* free now: the same server may try again */
+    assert_int_equal(rpc_server_start(second),
+                     ERR_OK); /* free now: the same server may try again */
     struct buf reply;
     buf_init(&reply);
     struct rpc_channel *channel = NULL;
-    assert_int_equal(rpc_channel_create(fixture->world.client_rpc, fixture->world.address,
-                                        &channel),
-                     ERR_OK);
+    assert_int_equal(
+        rpc_channel_create(fixture->world.client_rpc, fixture->world.address, &channel), ERR_OK);
     assert_int_equal(call_text(channel, "/t.T/Echo", "hi", &reply, NULL, 0), ERR_OK);
     rpc_channel_destroy(channel);
     rpc_server_destroy(second);
@@ -108,8 +108,7 @@ static void test_address_of_a_plain_socket_is_exists(void **state)
     char address[64];
     int fd = socket_listen(address);
     struct rpc_server_options options = rpc_server_options_default(address);
-    assert_int_equal(rpc_server_create(fixture->world.server_rpc, &options,
-                                       &fixture->world.server),
+    assert_int_equal(rpc_server_create(fixture->world.server_rpc, &options, &fixture->world.server),
                      ERR_OK);
     assert_int_equal(rpc_server_start(fixture->world.server), ERR_EXISTS);
     close(fd);
@@ -120,8 +119,7 @@ static void test_address_of_another_machine_is_invalid(void **state)
     struct fixture *fixture = *state;
     /* TEST-NET-1, RFC 5737: never an address of this machine. */
     struct rpc_server_options options = rpc_server_options_default("192.0.2.1:0");
-    assert_int_equal(rpc_server_create(fixture->world.server_rpc, &options,
-                                       &fixture->world.server),
+    assert_int_equal(rpc_server_create(fixture->world.server_rpc, &options, &fixture->world.server),
                      ERR_OK);
     assert_int_equal(rpc_server_start(fixture->world.server), ERR_INVALID);
 }
@@ -237,12 +235,10 @@ static void test_server_again_on_the_same_address_is_found(void **state)
         assert_int_equal(call_text(fixture->world.channel, "/t.T/Echo", "x", &reply, NULL, 0),
                          ERR_UNAVAILABLE);
         struct rpc_server_options options = rpc_server_options_default(address);
-        assert_int_equal(rpc_server_create(fixture->world.server_rpc, &options,
-                                           &fixture->world.server),
-                         ERR_OK);
-        assert_int_equal(rpc_server_add_unary(fixture->world.server, "/t.T/Echo", handle_echo,
-                                              NULL),
-                         ERR_OK);
+        assert_int_equal(
+            rpc_server_create(fixture->world.server_rpc, &options, &fixture->world.server), ERR_OK);
+        assert_int_equal(
+            rpc_server_add_unary(fixture->world.server, "/t.T/Echo", handle_echo, NULL), ERR_OK);
         assert_int_equal(rpc_server_start(fixture->world.server), ERR_OK);
         int error = ERR_UNAVAILABLE;
         uint64_t until = soon_ns();

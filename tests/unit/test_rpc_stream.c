@@ -16,14 +16,14 @@ struct side {
     _Atomic(struct rpc_stream *) stream; /* the server's, referenced */
     _Atomic int error;
     char text[RPC_ERROR_TEXT_BYTES_MAX];
-    _Atomic uint64_t next;       /* the number the next message must carry */
+    _Atomic uint64_t next; /* the number the next message must carry */
     _Atomic uint64_t disorder;
     _Atomic uint64_t after_close;
     _Atomic uint64_t bytes;
-    _Atomic uint64_t pause_at;   /* `message` says false at this number */
-    _Atomic bool resume_inside;  /* and resumes before it returns */
-    _Atomic int refuse;          /* what `opened` answers */
-    _Atomic uint64_t greet;      /* messages sent from within `opened` */
+    _Atomic uint64_t pause_at;  /* `message` says false at this number */
+    _Atomic bool resume_inside; /* and resumes before it returns */
+    _Atomic int refuse;         /* what `opened` answers */
+    _Atomic uint64_t greet;     /* messages sent from within `opened` */
     bool echo;
 };
 
@@ -163,8 +163,8 @@ static int setup(void **state)
     world_init(world, 2, NULL);
     world->options.streams_max = 2;
     world_server(world);
-    assert_int_equal(
-        rpc_server_add_stream(world->server, "/t.T/Stream", &events, &fixture->server), 0);
+    assert_int_equal(rpc_server_add_stream(world->server, "/t.T/Stream", &events, &fixture->server),
+                     0);
     assert_int_equal(
         rpc_server_add_stream(world->server, "/t.T/Half", &events_half, &fixture->server), 0);
     world_start(world);
@@ -285,7 +285,7 @@ static void test_half_close_is_told_and_the_other_half_stays_open(void **state)
     both_closed(fixture, ERR_OK, ERR_OK);
 }
 
-/* ---- backpressure --------------------------------------------------------------------------------------- */
+/* --- backpressure --- */
 
 static void test_queue_full_is_busy_then_writable(void **state)
 {
@@ -351,7 +351,8 @@ static void test_reading_pauses_until_resumed(void **state)
         assert_int_equal(send_number(fixture->stream, i, 0), ERR_OK);
     }
     gate_wait(&fixture->server.received, 5);
-    /* Whatever else goes over the same queues proves that the sixth would have been delivered by now. */
+    /* Whatever else goes over the same queues proves that the sixth would have been delivered by
+     * now. */
     struct buf reply;
     buf_init(&reply);
     for (int i = 0; i < 20; i++) {
@@ -391,7 +392,9 @@ static void test_end_in_order_waits_for_a_paused_reader(void **state)
     assert_int_equal(atomic_load(&fixture->client.error), ERR_OK);
 }
 
-/* ---- ends ----------------------------------------------------------------------------------------------- */
+/* ---- ends
+ * -----------------------------------------------------------------------------------------------
+ */
 
 static void test_client_cancels_both_hear_it(void **state)
 {
@@ -470,9 +473,9 @@ static void test_nobody_listens_is_unavailable(void **state)
     struct rpc_channel *channel = NULL;
     address_unused(address);
     assert_int_equal(rpc_channel_create(fixture->world.client_rpc, address, &channel), ERR_OK);
-    assert_int_equal(rpc_stream_open(channel, "/t.T/Stream", &events, &fixture->client, 1000,
-                                     &fixture->stream),
-                     ERR_OK);
+    assert_int_equal(
+        rpc_stream_open(channel, "/t.T/Stream", &events, &fixture->client, 1000, &fixture->stream),
+        ERR_OK);
     (void)send_number(fixture->stream, 0, 0); /* queued, or refused when it has ended already */
     gate_wait(&fixture->client.closed, 1);
     assert_int_equal(atomic_load(&fixture->client.error), ERR_UNAVAILABLE);
@@ -545,16 +548,17 @@ static void test_streams_over_the_bound_are_busy(void **state)
     struct side next;
     struct rpc_stream *next_stream = NULL;
     side_init(&next);
-    assert_int_equal(rpc_stream_open(fixture->world.channel, "/t.T/Half", &events, &next, 1000,
-                                     &next_stream),
-                     ERR_OK);
+    assert_int_equal(
+        rpc_stream_open(fixture->world.channel, "/t.T/Half", &events, &next, 1000, &next_stream),
+        ERR_OK);
     gate_wait(&fixture->server.opened, 3);
     rpc_stream_cancel(streams[1]);
     gate_wait(&fixture->server.closed, 1);
     rpc_stream_cancel(next_stream);
     gate_wait(&fixture->server.closed, 2);
     gate_wait(&next.closed, 1);
-    gate_reset(&fixture->server.closed, 1); /* several streams shared the side; the teardown wants one */
+    gate_reset(&fixture->server.closed,
+               1); /* several streams shared the side; the teardown wants one */
     for (size_t i = 0; i < 3; i++) {
         gate_wait(&sides[i].closed, 1);
         rpc_stream_unref(streams[i]);

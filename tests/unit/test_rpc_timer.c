@@ -178,7 +178,7 @@ static void test_timers_many_fire_in_order_of_deadline(void **state)
     free(order);
 }
 
-/* ---- destroying ---------------------------------------------------------------------------------------- */
+/* --- destroying --- */
 
 struct slow {
     struct gate entered;

@@ -16,8 +16,8 @@ static int setup(void **state)
     assert_non_null(fixture);
     world_init(&fixture->world, 1, &node);
     world_server(&fixture->world);
-    assert_int_equal(
-        rpc_server_add_unary(fixture->world.server, "/t.T/Echo", handle_echo, NULL), 0);
+    assert_int_equal(rpc_server_add_unary(fixture->world.server, "/t.T/Echo", handle_echo, NULL),
+                     0);
     world_start(&fixture->world);
     *state = fixture;
     return 0;

@@ -1,4 +1,5 @@
-/* Unary calls: results, deadlines, cancelling, refusals, sizes, and who may be believed about what was sent. */
+/* Unary calls: results, deadlines, cancelling, refusals, sizes, and who may be believed about what
+ * was sent. */
 #include "rpc/world.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -119,9 +120,8 @@ static void echo_pattern(struct world *world, size_t size)
     struct buf reply;
     buf_init(&reply);
     buf_of_pattern(&request, size, 7);
-    assert_int_equal(rpc_call_wait(world->channel, "/t.T/Echo", &request, soon_ns(), &reply, NULL,
-                                   0),
-                     ERR_OK);
+    assert_int_equal(
+        rpc_call_wait(world->channel, "/t.T/Echo", &request, soon_ns(), &reply, NULL, 0), ERR_OK);
     assert_null(request.data);
     assert_int_equal(reply.size, size);
     assert_true(is_pattern(buf_view(&reply), size, 7));
@@ -131,8 +131,8 @@ static void echo_pattern(struct world *world, size_t size)
 static void test_call_of_any_size_is_echoed(void **state)
 {
     struct fixture *fixture = *state;
-    const size_t sizes[] = {0, 1, 22, 23, 24, 25, 8191, 8192, 8193, 16384, 65536, 1u << 20,
-                            RPC_MESSAGE_BYTES_MAX};
+    const size_t sizes[] = {
+        0, 1, 22, 23, 24, 25, 8191, 8192, 8193, 16384, 65536, 1u << 20, RPC_MESSAGE_BYTES_MAX};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
         echo_pattern(&fixture->world, sizes[i]);
     }
@@ -244,8 +244,8 @@ static void test_deadline_in_the_past_is_timeout(void **state)
     struct buf request;
     outcome_init(&outcome);
     buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Echo", &request, 1,
-                                    outcome_done, &outcome, NULL),
+    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Echo", &request, 1, outcome_done,
+                                    &outcome, NULL),
                      ERR_OK);
     gate_wait(&outcome.done, 1);
     assert_int_equal(outcome.error, ERR_TIMEOUT);
@@ -300,9 +300,9 @@ static void call_unsendable(struct rpc_channel *channel, struct outcome *outcome
 {
     struct buf request;
     buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(channel, "/t.T/Echo", &request, soon_ns(), outcome_done,
-                                    outcome, NULL),
-                     ERR_OK);
+    assert_int_equal(
+        rpc_call_start(channel, "/t.T/Echo", &request, soon_ns(), outcome_done, outcome, NULL),
+        ERR_OK);
     gate_wait(&outcome->done, number);
     assert_int_equal(outcome->error, ERR_UNAVAILABLE);
     assert_int_not_equal(strlen(outcome->text), 0);
@@ -392,8 +392,7 @@ static void test_server_gone_in_flight_is_unavailable_and_maybe_sent(void **stat
     gate_wait(&fixture->holder.arrived, 1);
     /* The handler's owner answers only after the caller was cut off. */
     pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL,
-                                    (void *(*)(void *))(uintptr_t)rpc_server_destroy,
+    assert_int_equal(pthread_create(&thread, NULL, (void *(*)(void *))(uintptr_t)rpc_server_destroy,
                                     fixture->world.server),
                      0);
     gate_wait(&outcome.done, 1);
@@ -524,7 +523,8 @@ static void test_reply_bytes_outlive_the_callback_with_a_reference(void **state)
 static void test_channel_address_bad_is_invalid(void **state)
 {
     struct fixture *fixture = *state;
-    const char *bad[] = {"", "host", "127.0.0.1:", "127.0.0.1:99999", ":80", "127.0.0.1:0", "a b:1"};
+    const char *bad[] = {"",    "host",        "127.0.0.1:", "127.0.0.1:99999",
+                         ":80", "127.0.0.1:0", "a b:1"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct rpc_channel *channel = NULL;
         assert_int_equal(rpc_channel_create(fixture->world.client_rpc, bad[i], &channel),
