@@ -113,14 +113,19 @@ static bool peer_is_resting(struct mover *mover, uint64_t id, uint64_t now_ns)
     return mover__peer_of(mover, id)->not_before_ns > now_ns;
 }
 
-void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns)
+void mover__peer_rest(struct mover *mover, struct peer *peer, uint64_t now_ns)
 {
-    peer->leader[0] = '\0';
-    peer->next_replica++;
     if (peer->failures < FAILURES_COUNTED_MAX) {
         peer->failures++;
     }
     peer->not_before_ns = now_ns + backoff_ns(mover, peer->failures);
+}
+
+void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns)
+{
+    peer->leader[0] = '\0';
+    peer->next_replica++;
+    mover__peer_rest(mover, peer, now_ns);
     metric_add(&move_call_failed_count, 1);
 }
 

@@ -61,6 +61,8 @@ struct task *mover__task_waiting_for(struct mover *mover, uint64_t id); /* NULL:
 void mover__task_back_off(struct mover *mover, struct task *task, uint64_t now_ns);
 void mover__propose(struct mover *mover, struct task *task, const struct kv_command *command);
 struct peer *mover__peer_of(struct mover *mover, uint64_t id); /* until the next call of it */
+/* Not to be asked for a while; failed: nor at the same replica. */
+void mover__peer_rest(struct mover *mover, struct peer *peer, uint64_t now_ns);
 void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns);
 
 #endif

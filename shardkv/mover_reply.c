@@ -148,10 +148,17 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
         succeeded(mover, task, reply, now_ns);
     } else if (reply->error == ERR_NOT_LEADER) {
         redirected(mover, peer, reply->leader_address, now_ns);
-    } else if (reply->error == ERR_BUSY || reply->error == ERR_CONFIG_BEHIND) {
-        /* It lives, and is not ready for this one: others of its shards may be. */
+    } else if (reply->error == ERR_BUSY || reply->error == ERR_NOT_FOUND || reply->error == ERR_INVALID) {
+        /* It lives, and this shard is not ready, or not there: others of its shards may be. */
         peer->failures = 0;
         mover__task_back_off(mover, task, now_ns);
+        if (reply->error != ERR_BUSY) {
+            log_event(LOG_WARN, "move.not_there", "shard=%u config=%" PRIu64 " source=%" PRIu64 " error=%s",
+                      (unsigned)task->shard, task->number, task->source, err_name(reply->error));
+        }
+    } else if (reply->error == ERR_CONFIG_BEHIND) {
+        /* All of its shards that we want wait for the same config. */
+        mover__peer_rest(mover, peer, now_ns);
     } else {
         log_event(LOG_INFO, "move.call_failed", "shard=%u config=%" PRIu64 " source=%" PRIu64 " verb=%d error=%s",
                   (unsigned)task->shard, task->number, task->source, (int)task->verb, err_name(reply->error));
