@@ -25,6 +25,8 @@ enum {
     ROLE_BYTES_MAX = 16,      /* with NUL */
     VERSION_BYTES_MAX = 64,   /* with NUL */
     BATCH_ROUTES_MAX = 256,   /* routes in one BatchResponse; more come with the next refusal */
+    SCAN_ROWS_MAX = 4096,     /* rows in one ScanResponse */
+    SCAN_BYTES_MAX = 1024 * 1024, /* keys and values in it; one larger row travels alone */
     FRAME_MESSAGES_MAX = 256, /* raft messages in one peer frame */
     MESSAGE_BYTES_MAX = 20 * 1024 * 1024, /* any message on the wire; = RPC_MESSAGE_BYTES_MAX */
 };

@@ -137,6 +137,32 @@ void msg_batch_response_encode(const struct msg_batch_response *message, struct 
 int msg_batch_response_decode(struct bytes bytes, struct msg_batch_response *out) MUST_USE;
 void msg_batch_response_deinit(struct msg_batch_response *message);
 
+struct msg_scan_request {
+    struct msg_request_header header;
+    uint32_t shard;
+    struct bytes after_key; /* empty: from the first */
+    uint32_t rows_max;      /* 0: SCAN_ROWS_MAX */
+    uint32_t bytes_max;     /* 0: SCAN_BYTES_MAX */
+    bool keys_only;
+};
+struct msg_scan_row {
+    struct bytes key;
+    uint64_t version;
+    struct bytes value;
+};
+struct msg_scan_response {
+    struct msg_response_header header;
+    uint32_t row_count; /* up to SCAN_ROWS_MAX */
+    struct msg_scan_row *rows;
+    bool end;
+};
+
+void msg_scan_request_encode(const struct msg_scan_request *message, struct buf *out);
+int msg_scan_request_decode(struct bytes bytes, struct msg_scan_request *out) MUST_USE;
+void msg_scan_response_encode(const struct msg_scan_response *message, struct buf *out);
+int msg_scan_response_decode(struct bytes bytes, struct msg_scan_response *out) MUST_USE;
+void msg_scan_response_deinit(struct msg_scan_response *message);
+
 /* ---- controller (Controller) ---- */
 
 /* Replica, Group and Config of the .proto are struct config_replica, config_group and config:

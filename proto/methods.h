@@ -9,6 +9,7 @@
 #define METHOD_KV_DELETE          "/shardkv.v1.Kv/Delete"
 #define METHOD_KV_COMPARE_AND_SET "/shardkv.v1.Kv/CompareAndSet"
 #define METHOD_KV_BATCH           "/shardkv.v1.Kv/Batch" /* both sides stream */
+#define METHOD_KV_SCAN            "/shardkv.v1.Kv/Scan"
 
 #define METHOD_CONTROLLER_JOIN  "/shardkv.v1.Controller/Join"
 #define METHOD_CONTROLLER_LEAVE "/shardkv.v1.Controller/Leave"

@@ -169,6 +169,36 @@ static void release_batch_response(void *message)
     free(((struct msg_batch_response *)message)->routes);
 }
 
+static void fill_scan_request(void *message, struct rng *rng)
+{
+    struct msg_scan_request *request = message;
+    fill_request_header(&request->header, rng);
+    request->shard = number_u32(rng);
+    request->after_key = some_bytes(rng, 0);
+    request->rows_max = number_u32(rng);
+    request->bytes_max = number_u32(rng);
+    request->keys_only = flag(rng);
+}
+
+static void fill_scan_response(void *message, struct rng *rng)
+{
+    struct msg_scan_response *response = message;
+    fill_response_header(&response->header, rng);
+    response->row_count = (uint32_t)rng_below(rng, 4);
+    response->rows = mem_calloc(4, sizeof *response->rows);
+    for (uint32_t i = 0; i < response->row_count; i++) {
+        response->rows[i].key = some_bytes(rng, 1);
+        response->rows[i].version = number(rng);
+        response->rows[i].value = some_bytes(rng, 0);
+    }
+    response->end = flag(rng);
+}
+
+static void release_scan_response(void *message)
+{
+    free(((struct msg_scan_response *)message)->rows);
+}
+
 /* ---- controller ---- */
 
 static void fill_group(struct config_group *group, uint64_t id, struct rng *rng)
@@ -453,6 +483,7 @@ static void fill_peer_read_response(void *message, struct rng *rng)
     X(compare_and_set_request, "shardkv.v1.CompareAndSetRequest", "shardkv.proto")                 \
     X(write_response, "shardkv.v1.WriteResponse", "shardkv.proto")                                 \
     X(batch_request, "shardkv.v1.BatchRequest", "shardkv.proto")                                   \
+    X(scan_request, "shardkv.v1.ScanRequest", "shardkv.proto")                                     \
     X(leave_request, "shardkv.v1.LeaveRequest", "shardkv.proto")                                   \
     X(move_request, "shardkv.v1.MoveRequest", "shardkv.proto")                                     \
     X(change_response, "shardkv.v1.ChangeResponse", "shardkv.proto")                               \
@@ -471,6 +502,7 @@ static void fill_peer_read_response(void *message, struct rng *rng)
 /* Those whose decoder allocates. */
 #define OWNING_MESSAGES(X)                                                                         \
     X(batch_response, "shardkv.v1.BatchResponse", "shardkv.proto")                                 \
+    X(scan_response, "shardkv.v1.ScanResponse", "shardkv.proto")                                   \
     X(join_request, "shardkv.v1.JoinRequest", "shardkv.proto")                                     \
     X(query_response, "shardkv.v1.QueryResponse", "shardkv.proto")                                 \
     X(watch_response, "shardkv.v1.WatchResponse", "shardkv.proto")                                 \
