@@ -108,12 +108,8 @@ void mover_runtime_role_changed(void *context, enum node_role role, uint64_t ter
 {
     (void)leader_address;
     struct mover_runtime *runtime = context;
-    log_event(LOG_INFO, "role.changed", "role=%s term=%llu leader=%llu",
-              role == NODE_LEADER      ? "leader"
-              : role == NODE_CANDIDATE ? "candidate"
-              : role == NODE_LEARNER   ? "learner"
-                                       : "follower",
-              (unsigned long long)term, (unsigned long long)leader_id);
+    (void)term;
+    (void)leader_id;
     pthread_mutex_lock(&runtime->mutex);
     runtime->leader = role == NODE_LEADER;
     runtime->lost_leadership = runtime->lost_leadership || !runtime->leader;
