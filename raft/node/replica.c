@@ -41,8 +41,8 @@ static char *path_in(const char *dir, const char *name)
 
 static int check_options(const struct replica_options *options, char *why, size_t why_size)
 {
-    if (options->replica_id == 0 || options->group_id == 0 || options->cluster_id == 0) {
-        snprintf(why, why_size, "cluster, group and replica ids must not be 0");
+    if (options->replica_id == 0 || options->cluster_id == 0) {
+        snprintf(why, why_size, "cluster and replica ids must not be 0");
         return ERR_INVALID;
     }
     if (options->heartbeat_ticks == 0 || options->election_ticks <= options->heartbeat_ticks) {
