@@ -50,6 +50,7 @@ def anywhere(addresses, method, request, reply):
         try:
             response = call(address, method, request, reply)
         except grpc.RpcError:
+            time.sleep(0.05)
             continue
         if response.header.code not in RETRY:
             return response
