@@ -19,6 +19,7 @@ int kv_service_add_methods(struct kv_service *service, struct rpc_server *server
 {
     int error = service__add_unary(service, server);
     error = error != 0 ? error : service__add_batch(service, server);
+    error = error != 0 ? error : service__add_scan(service, server);
     return error != 0 ? error : service__add_admin(service, server);
 }
 

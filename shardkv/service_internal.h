@@ -34,4 +34,7 @@ int service__add_unary(struct kv_service *service, struct rpc_server *server);
 int service__add_batch(struct kv_service *service, struct rpc_server *server);
 int service__add_admin(struct kv_service *service, struct rpc_server *server);
 
+/* scan.c */
+int service__add_scan(struct kv_service *service, struct rpc_server *server);
+
 #endif
