@@ -170,6 +170,7 @@ struct core_progress {
     uint64_t inflight_bytes;
     uint64_t load_index; /* asked from disk and not answered; 0: none */
     bool load_told;      /* the question was handed out */
+    bool load_alone;     /* what was read did not fit behind what is out: read again when the window is empty */
     uint64_t load_bytes;
     struct core_snapshot *snapshot;
     uint64_t chunk_offset; /* next wanted by the follower */

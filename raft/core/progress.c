@@ -33,6 +33,7 @@ static void leave_mode(struct core_progress *progress)
     progress->probe_again = false;
     progress->append_due = false;
     progress->load_index = 0;
+    progress->load_alone = false;
     progress->chunk_out = false;
     progress->chunk_ticks = 0;
     progress->chunk_offset = 0;

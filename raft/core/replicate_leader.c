@@ -108,8 +108,13 @@ static void ask_load(const struct raft_core *core, struct core_progress *progres
     if (progress->load_index == progress->next) {
         return; /* asked already */
     }
+    if (progress->load_alone && progress->inflight_count > 0) {
+        return;
+    }
+    uint64_t room = core->options.inflight_bytes_max - progress->inflight_bytes;
+    bool limited = progress->inflight_count > 0 && room < core->options.append_bytes_max;
     progress->load_index = progress->next;
-    progress->load_bytes = core->options.append_bytes_max;
+    progress->load_bytes = limited ? room : core->options.append_bytes_max;
     progress->load_told = false;
 }
 
@@ -281,6 +286,14 @@ void raft_core_entries_loaded(struct raft_core *core, uint64_t peer,
     if (fit == 0 || (progress->mode == RAFT_PROBE && progress->paused)) {
         return;
     }
+    /* The disk gives one entry at least and need not know our bound: no more than the window has room for. */
+    while (fit > 1 && !core__window_open(core, progress, entries_bytes(entries, fit))) {
+        fit--;
+    }
+    progress->load_alone = !core__window_open(core, progress, entries_bytes(entries, fit));
+    if (progress->load_alone) {
+        return;
+    }
     struct core_loaded *loaded = loaded_keep(core, entries, fit);
     struct raft_message *message = append_new(core, progress);
     message->entries = loaded->entries;
@@ -312,6 +325,8 @@ void core__match_reached(struct raft_core *core, struct core_progress *progress,
             TRACE(core, "snapshot.over peer=%llu match=%llu", (unsigned long long)progress->id,
                   (unsigned long long)progress->match);
             core__progress_replicate(progress);
+        } else if (progress->next <= progress->match) {
+            progress->next = progress->match + 1; /* still before what our log has: the stream goes on */
         }
         break;
     }
