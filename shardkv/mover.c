@@ -125,6 +125,7 @@ void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns)
 {
     peer->leader[0] = '\0';
     peer->next_replica++;
+    peer->attempt++;
     mover__peer_rest(mover, peer, now_ns);
     metric_add(&move_call_failed_count, 1);
 }
@@ -169,6 +170,7 @@ static struct mover_action *call(struct mover *mover, struct task *task, enum mo
     action->to_group = mover->options.group_id;
     action->timeout_ns = mover->options.call_timeout_ns;
     task->verb = verb;
+    task->attempt = peer->attempt;
     metric_add(&move_call_count, 1);
     return action;
 }

@@ -21,6 +21,7 @@ struct task {
     bool opened;            /* PULL: the source said that it is ready */
     bool confirming;        /* DROP: the source has dropped */
     enum mover_verb verb;   /* of the call that is out */
+    uint32_t attempt;       /* the peer's when it was made */
     uint64_t generation;    /* READ: the attempt that asked, and after which row */
     struct buf after_row;
     uint64_t waiting_id;    /* 0: not waiting */
@@ -33,6 +34,7 @@ struct peer {
     uint64_t id;
     char leader[ADDRESS_BYTES_MAX]; /* "": try the next replica */
     uint32_t next_replica;
+    uint32_t attempt; /* grows when another replica is to be asked: what is said of the former counts once, not once a task */
     uint32_t failures;
     uint64_t not_before_ns;
 };

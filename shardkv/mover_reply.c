@@ -132,6 +132,7 @@ static void redirected(struct mover *mover, struct peer *peer, const char *leade
         return;
     }
     snprintf(peer->leader, sizeof peer->leader, "%s", leader_address);
+    peer->attempt++;
     peer->failures = 1;
 }
 
@@ -146,6 +147,8 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
         peer->failures = 0;
         peer->not_before_ns = 0;
         succeeded(mover, task, reply, now_ns);
+    } else if (task->attempt != peer->attempt) {
+        task->not_before_ns = 0; /* another replica is being asked by now */
     } else if (reply->error == ERR_NOT_LEADER) {
         redirected(mover, peer, reply->leader_address, now_ns);
     } else if (reply->error == ERR_BUSY || reply->error == ERR_NOT_FOUND || reply->error == ERR_INVALID) {
@@ -158,6 +161,7 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
         }
     } else if (reply->error == ERR_CONFIG_BEHIND) {
         /* All of its shards that we want wait for the same config. */
+        peer->attempt++;
         mover__peer_rest(mover, peer, now_ns);
     } else {
         log_event(LOG_INFO, "move.call_failed", "shard=%u config=%" PRIu64 " source=%" PRIu64 " verb=%d error=%s",

@@ -10,7 +10,7 @@
 #include <string.h>
 
 enum {
-    ROWS_COUNTED_MAX = 1000,   /* a shard's rows are counted up to here, estimated beyond */
+    ROWS_COUNTED_MAX = 20000,  /* a shard's rows are counted up to here, estimated beyond */
     SHARDS_SIZED_MAX = 1024,   /* of a group with more shards than this the others show size 0 */
 };
 
