@@ -15,7 +15,6 @@ enum {
         2000, /* one attempt; the core's name for it is the minimal reconnect backoff */
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 1000,
-    KEEPALIVE_TIMEOUT_MS = 5000,
     RESOLVE_INTERVAL_MS = 1000,
 };
 
@@ -89,7 +88,10 @@ static grpc_channel *core_channel_create(struct rpc *rpc, const char *target)
         {GRPC_ARG_MAX_METADATA_SIZE, RPC_METADATA_BYTES_MAX},
         {GRPC_ARG_ENABLE_RETRIES, 0}, /* a retry below the sessions would blur what is unknown */
         {GRPC_ARG_ENABLE_CHANNELZ, 0},
+        /* Messages travel as they are: unpacking would make a small one as large as it likes. */
         {GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0},
+        {GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0},
+        {GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1},
         {GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1}, /* a channel is a connection */
         {GRPC_ARG_ENABLE_HTTP_PROXY, 0}, /* the environment does not decide where peers are */
         {GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1},
@@ -98,7 +100,7 @@ static grpc_channel *core_channel_create(struct rpc *rpc, const char *target)
         {GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, BACKOFF_MAX_MS},
         {GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, CONNECT_TIMEOUT_MS},
         {GRPC_ARG_KEEPALIVE_TIME_MS, (int)(rpc->keepalive_ns / NS_PER_MS)},
-        {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS},
+        {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, rpc__keepalive_timeout_ms(rpc)},
         {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
         {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},
     };

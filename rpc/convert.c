@@ -157,6 +157,11 @@ void rpc__status_op(grpc_op *op, int error, struct rpc__failure *failure)
     }
 }
 
+bool rpc__buffer_is_plain(const grpc_byte_buffer *buffer)
+{
+    return buffer->type == GRPC_BB_RAW && buffer->data.raw.compression == GRPC_COMPRESS_NONE;
+}
+
 static void buffer_release(void *owner)
 {
     grpc_byte_buffer_destroy((grpc_byte_buffer *)owner);

@@ -38,7 +38,9 @@ struct rpc_tls {
 struct rpc_options {
     uint32_t queue_count;      /* completion queues, one thread each; 1..16, default 1 */
     const struct rpc_tls *tls; /* NULL: plaintext. Copied. */
-    uint64_t keepalive_ns;     /* default 10 s */
+    /* A connection without traffic is pinged this often, and dropped when half of it passes without
+     * an answer; default 10 s. */
+    uint64_t keepalive_ns;
 };
 struct rpc_options rpc_options_default(void);
 

@@ -90,6 +90,11 @@ struct rpc {
  */
 void rpc__thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 struct rpc__queue *rpc__queue_pick(struct rpc *rpc);
+/* A peer that leaves a ping unanswered for half the interval between pings is gone. */
+static inline int rpc__keepalive_timeout_ms(const struct rpc *rpc)
+{
+    return (int)(rpc->keepalive_ns / 2 / NS_PER_MS);
+}
 bool rpc__on_own_thread(const struct rpc *rpc);
 
 /* --- intrusive list --- */
@@ -141,6 +146,8 @@ void rpc__failure_deinit(struct rpc__failure *failure);
  */
 void rpc__status_op(grpc_op *op, int error, struct rpc__failure *failure);
 
+/* False for a compressed message, which is not taken. */
+bool rpc__buffer_is_plain(const grpc_byte_buffer *buffer);
 /* takes `buffer`; gives */
 struct blob *rpc__blob_of_buffer(grpc_byte_buffer *buffer);
 /* takes buf's memory, leaves it empty; gives */

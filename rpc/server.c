@@ -20,7 +20,6 @@ enum {
     SLOTS_MAX = 4096,
     CALLS_MAX = 1000 * 1000,
     HANDSHAKE_TIMEOUT_MS = 5000,
-    KEEPALIVE_TIMEOUT_MS = 5000,
 };
 
 struct rpc_server_options rpc_server_options_default(const char *address)
@@ -59,12 +58,14 @@ static grpc_server *core_server_create(struct rpc *rpc, const struct rpc_server_
            word. */
         {GRPC_ARG_MAX_CONCURRENT_STREAMS, (int)(2 * (options->calls_max + options->streams_max))},
         {GRPC_ARG_ENABLE_CHANNELZ, 0},
-        {GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0},
+        {GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0}, /* as for channels */
+        {GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0},
+        {GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1},
         {GRPC_ARG_ALLOW_REUSEPORT,
          0}, /* else a second process would share the port without a word */
         {GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_TIMEOUT_MS},
         {GRPC_ARG_KEEPALIVE_TIME_MS, keepalive_ms},
-        {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS},
+        {GRPC_ARG_KEEPALIVE_TIMEOUT_MS, rpc__keepalive_timeout_ms(rpc)},
         {GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1},
         {GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, keepalive_ms / 2},
         {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},

@@ -156,6 +156,10 @@ static void begin_run(struct rpc__tag *tag, bool ok)
         rpc_call_fail(call, ERR_PROTOCOL, "the call carries no request, or one that is too large");
         return;
     }
+    if (!rpc__buffer_is_plain(call->request)) {
+        rpc_call_fail(call, ERR_UNSUPPORTED, "compressed messages are not taken");
+        return;
+    }
     if (!call_admit(call)) {
         metric_add(&rpc_server_call_refused_count, 1);
         rpc_call_fail(call, ERR_BUSY, "too many calls at once: not executed, try again");

@@ -350,6 +350,12 @@ static void receive_run(struct rpc__tag *tag, bool ok)
         receive_end(stream, ok && grpc_call_failed_before_recv_message(stream->call) == 0);
         return;
     }
+    if (!rpc__buffer_is_plain(received)) {
+        grpc_byte_buffer_destroy(received);
+        rpc_stream_cancel(stream);
+        receive_end(stream, false);
+        return;
+    }
     pthread_mutex_lock(&stream->lock);
     stream->read = RPC__READ_CALLBACK;
     pthread_mutex_unlock(&stream->lock);

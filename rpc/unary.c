@@ -58,9 +58,10 @@ static void request_run(struct rpc__tag *tag, bool ok)
     struct rpc_result result = {.text = text};
     result.error =
         rpc__error_of_status(request->status, &request->trailing, request->details, cancelled_here);
-    if (result.error == ERR_OK && request->reply == NULL) {
+    if (result.error == ERR_OK &&
+        (request->reply == NULL || !rpc__buffer_is_plain(request->reply))) {
         result.error = ERR_IO;
-        snprintf(text, sizeof(text), "the server ended the call without an answer");
+        snprintf(text, sizeof(text), "the server's answer is missing or compressed");
     }
     if (result.error != ERR_OK) {
         result.not_sent = rpc__channel_call_not_sent(request->channel, request->call, text);

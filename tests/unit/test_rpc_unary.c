@@ -488,6 +488,35 @@ static void test_call_from_a_callback_works(void **state)
     gate_deinit(&chain.done);
 }
 
+struct destroyer {
+    struct gate done;
+    struct rpc_channel *channel;
+};
+
+static void destroy_channel(void *context, const struct rpc_result *result)
+{
+    struct destroyer *destroyer = context;
+    assert_int_equal(result->error, ERR_OK);
+    rpc_channel_destroy(destroyer->channel);
+    assert_int_equal(result->reply.size, 4);
+    gate_pass(&destroyer->done);
+}
+
+static void test_channel_destroyed_from_its_own_callback(void **state)
+{
+    struct fixture *fixture = *state;
+    struct destroyer destroyer = {.channel = fixture->world.channel};
+    struct buf request;
+    gate_init(&destroyer.done);
+    buf_of_text(&request, "last");
+    fixture->world.channel = NULL;
+    assert_int_equal(rpc_call_start(destroyer.channel, "/t.T/Echo", &request, soon_ns(),
+                                    destroy_channel, &destroyer, NULL),
+                     ERR_OK);
+    gate_wait(&destroyer.done, 1);
+    gate_deinit(&destroyer.done);
+}
+
 struct keeper {
     struct gate done;
     struct blob *kept;
@@ -603,6 +632,7 @@ int main(void)
         TEST(test_calls_over_the_bound_are_busy_and_not_executed),
         TEST(test_channel_destroyed_cancels_its_calls),
         TEST(test_call_from_a_callback_works),
+        TEST(test_channel_destroyed_from_its_own_callback),
         TEST(test_reply_bytes_outlive_the_callback_with_a_reference),
         TEST(test_channel_address_bad_is_invalid),
         TEST(test_channel_by_name_and_by_v6_literal),
