@@ -2,6 +2,7 @@
 #include "cluster/harness.h"
 
 #include "base/assert.h"
+#include "rpc/rpc.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -256,6 +257,10 @@ void cluster_start_group(struct cluster *cluster, uint64_t group)
 
 void cluster_destroy(struct cluster *cluster)
 {
+    if (cluster->rpc != NULL) {
+        rpc_destroy(cluster->rpc);
+        cluster->rpc = NULL;
+    }
     for (uint32_t i = 0; i < cluster->process_count; i++) {
         process_kill(&cluster->processes[i]);
     }

@@ -25,6 +25,8 @@ struct process {
     uint32_t starts;
 };
 
+struct rpc;
+
 struct cluster {
     char dir[256]; /* removed by cluster_destroy when the test passed */
     char name[64];
@@ -34,6 +36,7 @@ struct cluster {
     struct process processes[CLUSTER_PROCESSES_MAX];
     uint32_t process_count;
     bool keep;
+    struct rpc *rpc; /* for asking the processes their status */
 };
 
 /* Picks ports and starts CLUSTER_REPLICAS controllers. Fails the program with a message on any
