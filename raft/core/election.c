@@ -177,7 +177,7 @@ static void precampaign_start(struct raft_core *core)
 void core__campaign(struct raft_core *core, bool transfer)
 {
     /* While a snapshot is being installed the log to stand for is neither the old nor the new one. */
-    if (!core__is_voter(core, core->options.id) || core->incoming.installing ||
+    if (!core__may_campaign(core) || core->incoming.installing ||
         core->term >= CORE_TERM_MAX) {
         return;
     }
@@ -195,7 +195,7 @@ void core__election_tick(struct raft_core *core)
         core->leader_silence++;
     }
     core->election_elapsed++;
-    if (!core__is_voter(core, core->options.id)) {
+    if (!core__may_campaign(core)) {
         if (core->state != RAFT_FOLLOWER) {
             core__become_follower(core, core->term, 0);
         }

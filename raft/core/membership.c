@@ -5,9 +5,10 @@
  * majorities overlap; a leader changes nothing before it has committed an entry of its own term, because only then
  * does it know which change of its predecessors counts (the fault in the first publication of 4.1).
  *
- * A leader that removed itself leads on, uncounted, until the removal is committed, and then hands off. A removed
- * server is harmless: it stops hearing from the leader, but never campaigns if it knows of its removal, and else its
- * pre-votes are refused by everyone who hears the leader. */
+ * A leader that removed itself leads on, uncounted, until the removal is committed, and then hands off; until then it
+ * also stands for election, since it may be the only one whose log can win (4.2.2). A removed server is harmless: it
+ * stops hearing from the leader, but never campaigns if it knows its removal to be committed, and else its pre-votes
+ * are refused by everyone who hears the leader. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
@@ -21,6 +22,21 @@ const struct raft_membership *core__members(const struct raft_core *core)
 bool core__is_voter(const struct raft_core *core, uint64_t id)
 {
     const struct raft_member *member = raft_membership_find(core__members(core), id);
+    return member != NULL && member->role == RAFT_VOTER;
+}
+
+/* A voter, or one whose removal is not committed yet. */
+bool core__may_campaign(const struct raft_core *core)
+{
+    const struct core_members *members = &core->members;
+    if (core__is_voter(core, core->options.id)) {
+        return true;
+    }
+    if (members->count < 2 || core__members(core)->position.index <= core->commit) {
+        return false;
+    }
+    const struct raft_member *member =
+        raft_membership_find(&members->items[members->count - 2], core->options.id);
     return member != NULL && member->role == RAFT_VOTER;
 }
 
