@@ -21,6 +21,8 @@
     X(snapshots_installed,      true,  "snapshots installed")                                      \
     X(snapshots_multi_chunk,    true,  "snapshot chunks after the first sent")                     \
     X(snapshots_restarted,      true,  "snapshot streams begun anew from a later one")             \
+    X(snapshots_damaged,        true,  "snapshots found damaged at the end of the stream")             \
+    X(snapshots_wanted,         false, "snapshots made because the core asked for one")           \
     X(restarts_from_snapshot,   true,  "restarts that began from a snapshot")                      \
     X(compactions,              true,  "logs compacted")                                           \
     X(applied_from_disk,        true,  "committed entries read back from disk to apply")           \

@@ -139,6 +139,12 @@ static void stage_chunk(struct sim_disk *disk, const struct raft_write *write)
     buf_append_bytes(&disk->staged_bytes, write->chunk);
 }
 
+static void drop_staged(struct sim_disk *disk)
+{
+    disk->staging = false;
+    buf_clear(&disk->staged_bytes);
+}
+
 static void install(struct sim_disk *disk, const struct raft_snapshot *snapshot)
 {
     if (!disk->staging || disk->staged.id != snapshot->id ||
@@ -226,7 +232,9 @@ void sim_disk_write(struct sim_disk *disk, const struct sim_write *copy)
     if (write->chunk_snapshot != NULL) {
         stage_chunk(disk, write);
     }
-    if (write->install != NULL) {
+    if (write->install != NULL && copy->damaged) {
+        drop_staged(disk);
+    } else if (write->install != NULL) {
         install(disk, write->install);
     }
     if (write->truncate_from != 0) {
@@ -250,16 +258,32 @@ void sim_disk_crash(struct sim_disk *disk, bool keep_unsynced)
     } else {
         disk->hard_state = disk->synced;
     }
-    disk->staging = false;
-    buf_clear(&disk->staged_bytes);
+    drop_staged(disk);
 }
 
-void sim_disk_compact(struct sim_disk *disk, uint64_t index,
-                      const struct raft_membership *membership)
+void sim_disk_membership_at(const struct sim_disk *disk, uint64_t index,
+                            struct raft_membership *out)
+{
+    ASSERT_CMP(index, >=, disk->base.index);
+    ASSERT_CMP(index, <=, sim_disk_last(disk).index);
+    *out = disk->base_membership;
+    for (size_t i = 0; i < index - disk->base.index; i++) {
+        const struct raft_entry *entry = &disk->entries[i];
+        if (entry->kind == RAFT_ENTRY_MEMBERSHIP) {
+            int error = raft_membership_decode(entry->data, out);
+            ASSERT(error == 0);
+            out->position = entry->position;
+        }
+    }
+}
+
+void sim_disk_compact(struct sim_disk *disk, uint64_t index)
 {
     if (index <= disk->base.index) {
         return;
     }
+    struct raft_membership membership;
+    sim_disk_membership_at(disk, index, &membership);
     const struct raft_entry *entry = sim_disk_entry(disk, index);
     ASSERT(entry != NULL);
     struct raft_position base = entry->position;
@@ -270,7 +294,7 @@ void sim_disk_compact(struct sim_disk *disk, uint64_t index,
     memmove(disk->entries, disk->entries + gone, (disk->count - gone) * sizeof disk->entries[0]);
     disk->count -= gone;
     disk->base = base;
-    disk->base_membership = *membership;
+    disk->base_membership = membership;
 }
 
 void sim_disk_save(struct sim_disk *disk, const struct raft_snapshot *snapshot, struct blob *bytes)

@@ -16,6 +16,7 @@ struct sim_write {
     struct raft_snapshot install;
     struct sim_message **held;
     size_t held_count;
+    bool damaged; /* the staged snapshot it installs turns out not to be intact: nothing is replaced */
 };
 
 struct sim_write *sim_write_copy(const struct raft_ready *ready); /* gives */
@@ -51,8 +52,7 @@ void sim_disk_write(struct sim_disk *disk, const struct sim_write *write);
 /* Power off: an unsynced hint may be gone (`keep_unsynced`), a half-received snapshot is. */
 void sim_disk_crash(struct sim_disk *disk, bool keep_unsynced);
 /* Entries up to index go. */
-void sim_disk_compact(struct sim_disk *disk, uint64_t index,
-                      const struct raft_membership *membership);
+void sim_disk_compact(struct sim_disk *disk, uint64_t index);
 /* The state machine was saved. References `bytes`. */
 void sim_disk_save(struct sim_disk *disk, const struct raft_snapshot *snapshot, struct blob *bytes);
 
@@ -63,6 +63,9 @@ uint64_t sim_disk_term_at(const struct sim_disk *disk, uint64_t index);
 const struct raft_entry *sim_disk_entry(const struct sim_disk *disk, uint64_t index);
 /* Entry {index, term} is here, or was and is now inside what was compacted. */
 bool sim_disk_holds(const struct sim_disk *disk, struct raft_position position);
+/* The membership in force at `index` (base.index <= index <= last). */
+void sim_disk_membership_at(const struct sim_disk *disk, uint64_t index,
+                            struct raft_membership *out);
 /* Bytes of the log and hard state, as the course's RaftStateSize. */
 uint64_t sim_disk_log_bytes(const struct sim_disk *disk);
 

@@ -94,12 +94,14 @@ static void check_quorum(const struct sim_replica *replica, struct raft_position
     }
 }
 
-static void check_commit(struct sim_replica *replica, uint64_t old_commit)
+static void check_commit(struct sim_replica *replica, const struct raft_status *old)
 {
     const struct raft_status *status = &replica->status;
     struct sim_checker *checker = &replica->cluster->checker;
-    bool as_leader = status->state == RAFT_LEADER;
-    for (uint64_t index = old_commit + 1; index <= status->commit; index++) {
+    /* A leader that commits its own removal is none any more when we look. */
+    bool as_leader = status->state == RAFT_LEADER ||
+                     (old->state == RAFT_LEADER && old->term == status->term);
+    for (uint64_t index = old->commit + 1; index <= status->commit; index++) {
         uint64_t term = raft_core_term_at(replica->core, index);
         if (term == 0) { /* inside a snapshot just installed */
             if (index > checker->commit_max || index > status->log_start.index) {
@@ -156,7 +158,7 @@ static void observe(struct sim_replica *replica)
         }
     }
     if (now->commit > old.commit) {
-        check_commit(replica, old.commit);
+        check_commit(replica, &old);
     }
     count_transition(replica, &old);
 }
@@ -331,6 +333,7 @@ static void pump_event(void *context, void *payload, uint64_t tag)
         raft_core_accept(replica->core);
         observe(replica);
     }
+    sim_replica__snapshot_if_wanted(replica);
     sim_replica__snapshots_prune(replica);
     sim_replica__disk_plan(replica);
     sim_replica__apply_plan(replica);

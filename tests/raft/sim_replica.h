@@ -42,6 +42,7 @@ struct sim_replica_options {
     uint64_t snapshot_interval;  /* 0: none; else one at every index with (index + 1) % interval == 0 */
     uint64_t snapshot_delay_max_ns;
     uint64_t snapshot_keep;      /* entries the log keeps behind a snapshot */
+    uint32_t damage_permille;    /* of streamed snapshots are not intact when they are to be installed */
     size_t recovery_tail_max;
     bool recovery_base_form;     /* now and then, recover from the log's base and a durable state machine */
     enum sim_plant plant;
@@ -131,6 +132,7 @@ void sim_replica__load_plan(struct sim_replica *replica, const struct raft_load 
 void sim_replica__snapshot_offer(struct sim_replica *replica, const struct raft_snapshot *snapshot,
                                  struct blob *bytes);
 void sim_replica__snapshots_prune(struct sim_replica *replica);
+void sim_replica__snapshot_if_wanted(struct sim_replica *replica);
 void sim_replica__restore(struct sim_replica *replica);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const struct sim_replica_options *options_of(const struct sim_replica *replica)
 {
@@ -40,6 +41,12 @@ static void report_installed(struct sim_replica *replica)
 
 static void report_written(struct sim_replica *replica, struct sim_write *write)
 {
+    if (write->damaged) {
+        replica->cluster->counters.snapshots_damaged++;
+        replica->installs_pending--;
+        raft_core_install_failed(replica->core, write->write.seq);
+        sim_replica__after_input(replica);
+    }
     if (options_of(replica)->plant != SIM_PLANT_EARLY_PERSISTED) {
         raft_core_persisted(replica->core, write->write.seq);
         sim_replica__after_input(replica);
@@ -47,7 +54,7 @@ static void report_written(struct sim_replica *replica, struct sim_write *write)
             sim_replica__send(replica, &write->held[i]->message);
         }
     }
-    if (write->write.install != NULL) {
+    if (write->write.install != NULL && !write->damaged) {
         report_installed(replica);
     }
 }
@@ -63,6 +70,8 @@ static void disk_event(void *context, void *payload, uint64_t tag)
     size_t count = replica->writes_in_flight;
     struct sim_write *write = replica->writes;
     for (size_t i = 0; i < count; i++) { /* all are durable before one is reported */
+        write->damaged = write->write.install != NULL && options_of(replica)->damage_permille > 0 &&
+                         rng_chance(&replica->rng, options_of(replica)->damage_permille, 1000);
         sim_disk_write(&replica->disk, write);
         write = write->next;
     }
@@ -196,14 +205,9 @@ static void compact(struct sim_replica *replica, uint64_t saved_index)
     if (index <= replica->disk.base.index) {
         return;
     }
-    struct raft_membership membership;
-    if (!raft_core_membership_at(replica->core, index, &membership)) {
-        sim_fail("replica %" PRIu64 " does not know the membership at %" PRIu64, replica->id,
-                 index);
-    }
     raft_core_compact(replica->core, index);
     sim_replica__after_input(replica);
-    sim_disk_compact(&replica->disk, index, &membership);
+    sim_disk_compact(&replica->disk, replica->status.log_start.index); /* the core may keep more */
     replica->cluster->counters.compactions++;
 }
 
@@ -230,8 +234,13 @@ static void make_snapshot(struct sim_replica *replica)
     }
     struct snapshot_work *work = mem_calloc(1, sizeof *work);
     work->snapshot.position = replica->sm.applied;
+    struct raft_membership on_disk;
+    sim_disk_membership_at(&replica->disk, replica->sm.applied.index, &on_disk);
     if (!raft_core_membership_at(replica->core, replica->sm.applied.index,
-                                 &work->snapshot.membership)) {
+                                 &work->snapshot.membership) ||
+        work->snapshot.membership.count != on_disk.count ||
+        memcmp(work->snapshot.membership.members, on_disk.members,
+               on_disk.count * sizeof on_disk.members[0]) != 0) {
         sim_fail("replica %" PRIu64 " does not know the membership at %" PRIu64, replica->id,
                  replica->sm.applied.index);
     }
@@ -245,6 +254,17 @@ static void make_snapshot(struct sim_replica *replica)
     } else {
         sim_replica__plan(replica, rng_below(&replica->rng, delay_max_ns + 1), snapshot_event, work,
                           snapshot_work_free);
+    }
+}
+
+void sim_replica__snapshot_if_wanted(struct sim_replica *replica)
+{
+    uint64_t wanted = replica->status.snapshot_wanted;
+    uint64_t applied = replica->sm.applied.index;
+    if (wanted != 0 && applied >= wanted && applied > replica->disk.snapshot.position.index &&
+        applied <= sim_disk_last(&replica->disk).index && replica->installs_pending == 0) {
+        replica->cluster->counters.snapshots_wanted++;
+        make_snapshot(replica);
     }
 }
 

@@ -106,7 +106,11 @@ static void transfer(struct swarm *swarm)
     uint32_t slot = some_leader(swarm);
     if (sim_is_up(swarm->cluster, slot)) {
         uint64_t target = rng_chance(&swarm->rng, 1, 3) ? 0 : any_slot(swarm) + 1;
-        (void)sim_replica_transfer(&swarm->cluster->replicas[slot], target);
+        int error = sim_replica_transfer(&swarm->cluster->replicas[slot], target);
+        if (error != 0 && error != ERR_NOT_LEADER && error != ERR_TRANSFER_FAILED &&
+            error != ERR_BUSY) {
+            sim_fail("a transfer was refused with %s", err_name(error));
+        }
     }
 }
 
@@ -231,10 +235,11 @@ static void heal(struct swarm *swarm)
     sim_trace("heal");
     sim_net_heal(&cluster->net);
     cluster->net.options = sim_net_reliable();
-    cluster->options.replica.stall_permille = 0;
-    if (cluster->options.replica.sync_max_ns > 5 * SIM_MS) {
-        cluster->options.replica.sync_max_ns = 5 * SIM_MS;
-    }
+    struct sim_replica_options *replica = &cluster->options.replica;
+    replica->sync_max_ns = replica->sync_max_ns < 5 * SIM_MS ? replica->sync_max_ns : 5 * SIM_MS;
+    replica->apply_delay_max_ns = 100 * SIM_US;
+    replica->stall_permille = 0;
+    replica->damage_permille = 0;
     for (uint32_t slot = 0; slot < cluster->options.servers; slot++) {
         if (swarm->started[slot]) {
             start(swarm, slot);
@@ -315,6 +320,7 @@ static void check_liveness(struct swarm *swarm)
     uint64_t until_ns = cluster->clock.now_ns + HEAL_LIMIT_NS;
     struct raft_position position = {0, 0};
     uint64_t value = sim_value(cluster);
+    uint64_t proposed_ns = 0;
     bool committed = false;
     while (!committed || !converged(swarm, position.index)) {
         if (cluster->clock.now_ns > until_ns) {
@@ -328,9 +334,10 @@ static void check_liveness(struct swarm *swarm)
         committed = committed || (position.index > 0 &&
                                   sim_committed_count(cluster, position.index, &found) > 0 &&
                                   found == value);
-        if (!committed && leader >= 0) {
-            bool taken = sim_propose(cluster, (uint32_t)leader, value, sizeof value, &position);
-            (void)taken; /* BUSY while the backlog drains */
+        bool again = proposed_ns == 0 || cluster->clock.now_ns - proposed_ns > SIM_S;
+        if (!committed && leader >= 0 && again &&
+            sim_propose(cluster, (uint32_t)leader, value, sizeof value, &position)) {
+            proposed_ns = cluster->clock.now_ns; /* else BUSY while the backlog drains */
         }
         sim_cluster_run(cluster, 50 * SIM_MS);
     }

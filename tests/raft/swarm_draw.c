@@ -115,6 +115,7 @@ void swarm_draw(struct rng *rng, uint64_t seed, enum sim_plant plant,
     if (features->snapshots) {
         replica->snapshot_interval = rng_between(rng, 2, 40);
         replica->snapshot_delay_max_ns = CHOOSE(rng, 0, 5 * SIM_MS, 200 * SIM_MS);
+        replica->damage_permille = (uint32_t)CHOOSE(rng, 0, 0, 200);
         replica->snapshot_keep = CHOOSE(rng, 0, 0, 5, 50);
     }
 }
