@@ -11,8 +11,9 @@
 
 #include "raft/core/types.h"
 
-#define WAL_INDEX_POINT_BYTES (64u * 1024u) /* at least one point for so many bytes of a segment   \
-                                             */
+#define WAL_INDEX_POINT_BYTES                                                                      \
+    (64u * 1024u) /* at least one point for so many bytes of a segment                             \
+                   */
 
 struct wal_point {
     uint64_t index;

@@ -67,8 +67,7 @@ struct wal {
     uint64_t inline_segment_count;
 };
 
-/* ---- wal_segment.c
- * ------------------------------------------------------------------------------------ */
+/* ---- wal_segment.c ---- */
 
 int wal__path(const struct wal *wal, const char *name, char path[VFS_PATH_BYTES_MAX]) MUST_USE;
 void wal__name(char name[WAL_NAME_BYTES_MAX], uint64_t number, const char *suffix);
@@ -94,8 +93,7 @@ int wal__file_recycle(struct wal *wal, const char *name, struct vfs_file *file, 
 int wal__write_zeroes(const struct vfs *vfs, struct vfs_file *file, uint64_t from, uint64_t to,
                       uint64_t sync_every) MUST_USE;
 
-/* ---- wal_write.c
- * -------------------------------------------------------------------------------------- */
+/* ---- wal_write.c ---- */
 
 /* Remembers the first final error; returns `error`. */
 int wal__fail(struct wal *wal, int error) MUST_USE;
@@ -104,8 +102,7 @@ int wal__write_mark(struct wal *wal) MUST_USE;
 int wal__base_write(struct wal *wal, struct raft_position position, uint64_t first_sequence,
                     const struct raft_membership *membership) MUST_USE;
 
-/* ---- wal_stream.c
- * ------------------------------------------------------------------------------------- */
+/* ---- wal_stream.c ---- */
 
 /* A file seen through a window. Behind the end of the file there are zeroes: a file that was cut
  * short then ends as a log does. */
@@ -142,8 +139,7 @@ int wal__stream_check_group(struct wal_stream *stream, const struct wal_segment_
                             uint64_t offset, uint64_t entry_bytes_max,
                             struct wal_group_check *out) MUST_USE;
 
-/* ---- wal_replay.c
- * ------------------------------------------------------------------------------------- */
+/* ---- wal_replay.c ---- */
 
 /* Rebuilds the index and what wal_recovery tells, group by group. See wal_format.md, "Replay". */
 struct wal_replay {

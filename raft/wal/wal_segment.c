@@ -1,11 +1,10 @@
 /* Segment files: their names, how one is begun, made ahead, retired and recycled.
  *
- *      (nothing) --spare_make--> .making --rename--> .spare --segment_begin--> .wal (active)
- *          ^   \                                       ^                          | next one begun
- *          |    `--segment_begin, none ready--> .wal   |                          v
- *          |                                           +--- file_recycle --- .wal (sealed) ->
- * retired
- *          +------------------------ file_recycle (enough spares, odd size) ------+
+ *   (nothing) --wal_spare_make--> .making --> .spare --wal__segment_begin--> .wal, active
+ *       ^  \                                   ^                              | next one begun
+ *       |   `--wal__segment_begin, none ready--|-----------------> .wal       v
+ *       |                                      +--wal__file_recycle--- .wal, sealed, retired
+ *       +----------wal__file_recycle (enough spares, or an odd size)---------+
  *
  * Owner thread, but wal_prepare_spares: any one. The directory is synced where a name must be
  * durable (segment_begin); a spare's name need not be. */

@@ -56,8 +56,7 @@ int wal__base_write(struct wal *wal, struct raft_position position, uint64_t fir
     return error;
 }
 
-/* ---- one group
- * ---------------------------------------------------------------------------------------- */
+/* ---- one group ---- */
 
 /* A group on its way into the active segment. */
 struct wal_group_writer {
@@ -177,8 +176,7 @@ int wal__write_mark(struct wal *wal)
                               bytes_of(bytes, sizeof(bytes)));
 }
 
-/* ---- append
- * ------------------------------------------------------------------------------------------- */
+/* ---- append ---- */
 
 static int wal_append_validate(const struct wal *wal, const struct wal_append *append,
                                uint64_t *body_bytes)
@@ -352,8 +350,7 @@ int wal_sync(struct wal *wal)
     return error == ERR_OK ? ERR_OK : wal__fail(wal, error);
 }
 
-/* ---- compact, reset
- * ----------------------------------------------------------------------------------- */
+/* ---- compact, reset ---- */
 
 int wal_compact(struct wal *wal, struct raft_position base,
                 const struct raft_membership *membership)

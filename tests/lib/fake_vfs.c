@@ -13,40 +13,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct vfs_file {
-    struct fake_node *node; /* counted */
-    char *path;             /* it was opened by */
-    unsigned flags;
-    uint64_t generation; /* of the power supply when it was opened */
-    struct vfs_file *next;
-    struct vfs_file **link;
-};
-
-struct fake_fault {
-    uint64_t countdown; /* 0: none */
-    bool lie;
-    int error;
-};
-
-struct fake_vfs {
-    struct vfs vfs;
-    pthread_mutex_t lock; /* everything below */
-    struct rng rng;
-    struct fake_node *root;
-    struct fake_journal journal;
-    struct vfs_file *handles;
-    uint64_t generation;
-    bool halted;
-    uint64_t halt_countdown; /* 0: none */
-    struct fake_fault faults[FAKE_OP_COUNT];
-    uint64_t counts[FAKE_OP_COUNT];
-    uint64_t step_count;
-    uint64_t fault_count;
-    uint64_t space_bytes;
-    fake_crash_point_fn point;
-    void *point_context;
-};
-
 const char *fake_op_name(enum fake_op op)
 {
     static const char *const names[FAKE_OP_COUNT] = {
@@ -55,20 +21,19 @@ const char *fake_op_name(enum fake_op op)
     return names[op];
 }
 
-static struct fake_vfs *fake_lock(void *context)
+struct fake_vfs *fake__lock(void *context)
 {
     struct fake_vfs *fake = context;
     pthread_mutex_lock(&fake->lock);
     return fake;
 }
 
-static void fake_unlock(struct fake_vfs *fake)
+void fake__unlock(struct fake_vfs *fake)
 {
     pthread_mutex_unlock(&fake->lock);
 }
 
-/* ---- fate
- * --------------------------------------------------------------------------------------------- */
+/* ---- fate ---- */
 
 struct fake_fate {
     int error;    /* ERR_OK: do it */
@@ -108,12 +73,12 @@ static struct fake_fate fake_fate_decide(struct fake_vfs *fake, enum fake_op op)
 
 static struct fake_fate fake_begin(void *context, enum fake_op op, const char *path)
 {
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     struct fake_fate fate = fake_fate_decide(fake, op);
     fake_crash_point_fn point = fake_op_is_step(op) && !fake->halted ? fake->point : NULL;
     void *point_context = fake->point_context;
     uint64_t step = fake->step_count;
-    fake_unlock(fake);
+    fake__unlock(fake);
     if (point != NULL && point(point_context, op, path, step)) {
         fake_vfs_halt(fake);
         fate = (struct fake_fate){.error = ERR_IO};
@@ -121,8 +86,7 @@ static struct fake_fate fake_begin(void *context, enum fake_op op, const char *p
     return fate;
 }
 
-/* ---- paths
- * -------------------------------------------------------------------------------------------- */
+/* ---- paths ---- */
 
 /* The next component of *path to `name`; false at the end. */
 static bool fake_path_next(const char **path, char name[VFS_PATH_BYTES_MAX])
@@ -146,7 +110,7 @@ static bool fake_path_next(const char **path, char name[VFS_PATH_BYTES_MAX])
     }
 }
 
-static struct fake_node *fake_find(struct fake_vfs *fake, const char *path)
+struct fake_node *fake__find(struct fake_vfs *fake, const char *path)
 {
     struct fake_node *node = fake->root;
     char name[VFS_PATH_BYTES_MAX];
@@ -176,11 +140,11 @@ static struct fake_node *fake_find_parent(struct fake_vfs *fake, const char *pat
     return dir;
 }
 
-static uint64_t fake_tree_bytes(const struct fake_node *node)
+uint64_t fake__tree_bytes(const struct fake_node *node)
 {
     uint64_t bytes = node->current.size;
     for (size_t i = 0; i < node->entry_count; i++) {
-        bytes += fake_tree_bytes(node->entries[i].node);
+        bytes += fake__tree_bytes(node->entries[i].node);
     }
     return bytes;
 }
@@ -191,12 +155,11 @@ static uint64_t fake_space_left(struct fake_vfs *fake)
     if (fake->space_bytes == UINT64_MAX) {
         return UINT64_MAX;
     }
-    uint64_t used = fake_tree_bytes(fake->root);
+    uint64_t used = fake__tree_bytes(fake->root);
     return used < fake->space_bytes ? fake->space_bytes - used : 0;
 }
 
-/* ---- files
- * -------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static int fake_open_node(struct fake_vfs *fake, const char *path, unsigned flags, bool may_create,
                           struct fake_node **out)
@@ -225,10 +188,10 @@ static int fake_open_node(struct fake_vfs *fake, const char *path, unsigned flag
 
 static int fake_open(void *context, const char *path, unsigned flags, struct vfs_file **out)
 {
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     struct fake_node *node;
     int error = fake_open_node(fake, path, flags, false, &node);
-    fake_unlock(fake);
+    fake__unlock(fake);
     bool creates = error == ERR_OK && node == NULL;
     bool truncates = error == ERR_OK && node != NULL && (flags & VFS_TRUNCATE) != 0;
     struct fake_fate fate = fake_begin(context,
@@ -239,7 +202,7 @@ static int fake_open(void *context, const char *path, unsigned flags, struct vfs
     if (error != ERR_OK || fate.error != ERR_OK) {
         return fate.error != ERR_OK ? fate.error : error;
     }
-    fake_lock(fake);
+    fake__lock(fake);
     error = fake_open_node(fake, path, flags, true, &node);
     if (error == ERR_OK) {
         if (truncates) {
@@ -258,7 +221,7 @@ static int fake_open(void *context, const char *path, unsigned flags, struct vfs
         fake->handles = file;
         *out = file;
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
@@ -275,9 +238,9 @@ static void fake_handle_free(struct vfs_file *file)
 
 static int fake_close(void *context, struct vfs_file *file)
 {
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     fake_handle_free(file);
-    fake_unlock(fake);
+    fake__unlock(fake);
     return ERR_OK;
 }
 
@@ -290,7 +253,7 @@ static bool fake_handle_dead(const struct fake_vfs *fake, const struct vfs_file 
 static int fake_write_at(void *context, struct vfs_file *file, uint64_t offset, struct bytes bytes)
 {
     struct fake_fate fate = fake_begin(context, FAKE_WRITE, file->path);
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     int error = fate.error;
     ASSERT((file->flags & VFS_WRITE) != 0);
     if (fake_handle_dead(fake, file)) {
@@ -311,7 +274,7 @@ static int fake_write_at(void *context, struct vfs_file *file, uint64_t offset, 
         fake_file_write(file->node, offset, bytes, true);
     }
 unlock:
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
@@ -319,7 +282,7 @@ static int fake_read_at(void *context, struct vfs_file *file, uint64_t offset, u
                         size_t size, size_t *count)
 {
     struct fake_fate fate = fake_begin(context, FAKE_READ, file->path);
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     int error = fake_handle_dead(fake, file) ? ERR_IO : fate.error;
     *count = 0;
     if (error == ERR_OK && offset < file->node->current.size) {
@@ -327,28 +290,28 @@ static int fake_read_at(void *context, struct vfs_file *file, uint64_t offset, u
         *count = left < size ? (size_t)left : size;
         memcpy(data, file->node->current.data + offset, *count);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
 static int fake_sync(void *context, struct vfs_file *file)
 {
     struct fake_fate fate = fake_begin(context, FAKE_SYNC, file->path);
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     int error = fake_handle_dead(fake, file) ? ERR_IO : fate.error;
     if (error == ERR_OK && !fate.lie) {
         fake_file_sync(file->node);
     } else if (fate.partial && !fake_handle_dead(fake, file)) {
         fake_file_sync_failed(file->node, &fake->rng);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
 static int fake_truncate(void *context, struct vfs_file *file, uint64_t size)
 {
     struct fake_fate fate = fake_begin(context, FAKE_TRUNCATE, file->path);
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     int error = fake_handle_dead(fake, file) ? ERR_IO : fate.error;
     uint64_t before = file->node->current.size;
     if (error == ERR_OK && size > before && size - before > fake_space_left(fake)) {
@@ -357,21 +320,20 @@ static int fake_truncate(void *context, struct vfs_file *file, uint64_t size)
     if (error == ERR_OK) {
         fake_file_truncate(file->node, size);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
 static int fake_size(void *context, struct vfs_file *file, uint64_t *size)
 {
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     int error = fake_handle_dead(fake, file) ? ERR_IO : ERR_OK;
     *size = file->node->current.size;
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
-/* ---- names
- * -------------------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 static int fake_rename(void *context, const char *from, const char *to)
 {
@@ -379,7 +341,7 @@ static int fake_rename(void *context, const char *from, const char *to)
     if (fate.error != ERR_OK) {
         return fate.error;
     }
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     char from_name[VFS_PATH_BYTES_MAX];
     char to_name[VFS_PATH_BYTES_MAX];
     struct fake_node *from_dir = fake_find_parent(fake, from, from_name);
@@ -401,7 +363,7 @@ static int fake_rename(void *context, const char *from, const char *to)
     }
     fake_journal_rename(&fake->journal, from_dir, from_name, to_dir, to_name);
 unlock:
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
@@ -411,7 +373,7 @@ static int fake_remove(void *context, const char *path)
     if (fate.error != ERR_OK) {
         return fate.error;
     }
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     char name[VFS_PATH_BYTES_MAX];
     struct fake_node *dir = fake_find_parent(fake, path, name);
     struct fake_node *node = dir == NULL ? NULL : fake_dir_find(dir, name);
@@ -423,7 +385,7 @@ static int fake_remove(void *context, const char *path)
     } else {
         fake_journal_unlink(&fake->journal, dir, name);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
@@ -446,7 +408,7 @@ static int fake_remove_tree(void *context, const char *path)
     if (fate.error != ERR_OK) {
         return fate.error;
     }
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     char name[VFS_PATH_BYTES_MAX];
     struct fake_node *dir = fake_find_parent(fake, path, name);
     struct fake_node *node = dir == NULL ? NULL : fake_dir_find(dir, name);
@@ -456,7 +418,7 @@ static int fake_remove_tree(void *context, const char *path)
         }
         fake_journal_unlink(&fake->journal, dir, name);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return ERR_OK;
 }
 
@@ -466,9 +428,9 @@ static int fake_make_dir(void *context, const char *path)
     if (fate.error != ERR_OK) {
         return fate.error;
     }
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     char name[VFS_PATH_BYTES_MAX];
-    struct fake_node *existing = fake_find(fake, path);
+    struct fake_node *existing = fake__find(fake, path);
     struct fake_node *dir = fake_find_parent(fake, path, name);
     int error = ERR_OK;
     if (existing != NULL) {
@@ -480,7 +442,7 @@ static int fake_make_dir(void *context, const char *path)
         fake_journal_link(&fake->journal, dir, name, node);
         fake_node_unref(node);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
@@ -490,28 +452,28 @@ static int fake_sync_dir(void *context, const char *path)
     if (fate.error != ERR_OK) {
         return fate.error;
     }
-    struct fake_vfs *fake = fake_lock(context);
-    struct fake_node *dir = fake_find(fake, path);
+    struct fake_vfs *fake = fake__lock(context);
+    struct fake_node *dir = fake__find(fake, path);
     int error = dir != NULL && dir->is_dir ? ERR_OK : ERR_NOT_FOUND;
     if (error == ERR_OK && !fate.lie) {
         fake_journal_sync(&fake->journal, dir);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
 static int fake_list(void *context, const char *path,
                      void (*each)(void *each_context, const char *name), void *each_context)
 {
-    struct fake_vfs *fake = fake_lock(context);
-    struct fake_node *dir = fake_find(fake, path);
+    struct fake_vfs *fake = fake__lock(context);
+    struct fake_node *dir = fake__find(fake, path);
     int error = fake->halted ? ERR_IO : dir != NULL && dir->is_dir ? ERR_OK : ERR_NOT_FOUND;
     size_t count = error == ERR_OK ? dir->entry_count : 0;
     char **names = mem_calloc(count + 1, sizeof(*names));
     for (size_t i = 0; i < count; i++) {
         names[i] = mem_strdup(dir->entries[i].name);
     }
-    fake_unlock(fake);
+    fake__unlock(fake);
     for (size_t i = 0; i < count; i++) {
         each(each_context, names[i]);
         free(names[i]);
@@ -522,10 +484,10 @@ static int fake_list(void *context, const char *path,
 
 static int fake_exists(void *context, const char *path, bool *out)
 {
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     int error = fake->halted ? ERR_IO : ERR_OK;
-    *out = fake_find(fake, path) != NULL;
-    fake_unlock(fake);
+    *out = fake__find(fake, path) != NULL;
+    fake__unlock(fake);
     return error;
 }
 
@@ -536,10 +498,10 @@ static int fake_lock_path(void *context, const char *path)
     if (error != ERR_OK) {
         return error;
     }
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     error = file->node->locked ? ERR_BUSY : ERR_OK;
     file->node->locked = true;
-    fake_unlock(fake);
+    fake__unlock(fake);
     (void)fake_close(context, file);
     return error;
 }
@@ -547,16 +509,15 @@ static int fake_lock_path(void *context, const char *path)
 static int fake_free_bytes(void *context, const char *path, uint64_t *out)
 {
     (void)path;
-    struct fake_vfs *fake = fake_lock(context);
+    struct fake_vfs *fake = fake__lock(context);
     uint64_t left = fake_space_left(fake);
     *out = left == UINT64_MAX ? UINT64_MAX / 4 : left; /* so that sums of a few do not wrap */
     int error = fake->halted ? ERR_IO : ERR_OK;
-    fake_unlock(fake);
+    fake__unlock(fake);
     return error;
 }
 
-/* ---- life
- * --------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static struct fake_vfs *fake_vfs_create_over(uint64_t seed, struct fake_node *root)
 {
@@ -594,10 +555,10 @@ struct fake_vfs *fake_vfs_create(uint64_t seed)
 
 struct fake_vfs *fake_vfs_clone(struct fake_vfs *fake)
 {
-    fake_lock(fake);
+    fake__lock(fake);
     struct fake_node *root = fake_node_clone(fake->root);
     uint64_t seed = fake->rng.state[0];
-    fake_unlock(fake);
+    fake__unlock(fake);
     return fake_vfs_create_over(seed, root);
 }
 
@@ -633,7 +594,7 @@ static void fake_tree_crash(struct fake_node *node, enum fake_crash how, struct 
 
 void fake_vfs_crash_as(struct fake_vfs *fake, enum fake_crash how, struct rng *rng)
 {
-    fake_lock(fake);
+    fake__lock(fake);
     rng = rng == NULL ? &fake->rng : rng;
     if (how == FAKE_CRASH_ANY) {
         how = (enum fake_crash)rng_between(rng, FAKE_CRASH_KEEP, FAKE_CRASH_PREFIX);
@@ -648,217 +609,10 @@ void fake_vfs_crash_as(struct fake_vfs *fake, enum fake_crash how, struct rng *r
     fake->halt_countdown = 0;
     fake->halted = false;
     fake->generation++;
-    fake_unlock(fake);
+    fake__unlock(fake);
 }
 
 void fake_vfs_crash(struct fake_vfs *fake, struct rng *rng)
 {
     fake_vfs_crash_as(fake, FAKE_CRASH_ANY, rng);
-}
-
-void fake_vfs_halt(struct fake_vfs *fake)
-{
-    fake_lock(fake);
-    fake->halted = true;
-    fake_unlock(fake);
-}
-
-bool fake_vfs_is_halted(struct fake_vfs *fake)
-{
-    fake_lock(fake);
-    bool halted = fake->halted;
-    fake_unlock(fake);
-    return halted;
-}
-
-void fake_vfs_halt_at(struct fake_vfs *fake, uint64_t nth_step)
-{
-    fake_lock(fake);
-    fake->halt_countdown = nth_step;
-    fake_unlock(fake);
-}
-
-void fake_vfs_set_crash_point(struct fake_vfs *fake, fake_crash_point_fn point, void *context)
-{
-    fake_lock(fake);
-    fake->point = point;
-    fake->point_context = context;
-    fake_unlock(fake);
-}
-
-void fake_vfs_fail(struct fake_vfs *fake, enum fake_op op, uint64_t nth, int error)
-{
-    ASSERT(op < FAKE_OP_COUNT);
-    ASSERT(nth == 0 || error != ERR_OK);
-    fake_lock(fake);
-    fake->faults[op] = (struct fake_fault){.countdown = nth, .error = error};
-    fake_unlock(fake);
-}
-
-void fake_vfs_lie(struct fake_vfs *fake, enum fake_op op, uint64_t nth)
-{
-    ASSERT(op == FAKE_WRITE || op == FAKE_SYNC || op == FAKE_SYNC_DIR);
-    fake_lock(fake);
-    fake->faults[op] = (struct fake_fault){.countdown = nth, .lie = true};
-    fake_unlock(fake);
-}
-
-void fake_vfs_set_space(struct fake_vfs *fake, uint64_t bytes)
-{
-    fake_lock(fake);
-    fake->space_bytes = bytes;
-    fake_unlock(fake);
-}
-
-uint64_t fake_vfs_space_used(struct fake_vfs *fake)
-{
-    fake_lock(fake);
-    uint64_t used = fake_tree_bytes(fake->root);
-    fake_unlock(fake);
-    return used;
-}
-
-/* ---- tampering, looking
- * ------------------------------------------------------------------------------- */
-
-bool fake_vfs_poke(struct fake_vfs *fake, const char *path, uint64_t offset, struct bytes bytes)
-{
-    fake_lock(fake);
-    struct fake_node *node = fake_find(fake, path);
-    bool fits = node != NULL && !node->is_dir && offset <= node->current.size &&
-                bytes.size <= node->current.size - offset;
-    if (fits) {
-        fake_file_poke(node, offset, bytes);
-    }
-    fake_unlock(fake);
-    return fits;
-}
-
-bool fake_vfs_flip_bit(struct fake_vfs *fake, const char *path, uint64_t bit)
-{
-    fake_lock(fake);
-    struct fake_node *node = fake_find(fake, path);
-    bool fits = node != NULL && !node->is_dir && bit / 8 < node->current.size;
-    if (fits) {
-        uint8_t byte = (uint8_t)(node->current.data[bit / 8] ^ (1u << (bit % 8)));
-        fake_file_poke(node, bit / 8, bytes_of(&byte, 1));
-    }
-    fake_unlock(fake);
-    return fits;
-}
-
-bool fake_vfs_cut(struct fake_vfs *fake, const char *path, uint64_t size)
-{
-    fake_lock(fake);
-    struct fake_node *node = fake_find(fake, path);
-    bool fits = node != NULL && !node->is_dir && size <= node->current.size;
-    if (fits) {
-        fake_file_cut(node, size);
-    }
-    fake_unlock(fake);
-    return fits;
-}
-
-/* Walks the files below `dir` in order of names. Counts down *nth; the file it reaches 0 at is
- * returned, and its path, appended to the one that stands in `path`. */
-static struct fake_node *fake_tree_nth(struct fake_node *dir, uint64_t *nth, struct buf *path)
-{
-    for (size_t i = 0; i < dir->entry_count; i++) {
-        struct fake_node *node = dir->entries[i].node;
-        size_t size = path->size;
-        buf_printf(path, "/%s", dir->entries[i].name);
-        if (!node->is_dir && node->current.size > 0 && (*nth)-- == 0) {
-            return node;
-        }
-        struct fake_node *found = node->is_dir ? fake_tree_nth(node, nth, path) : NULL;
-        if (found != NULL) {
-            return found;
-        }
-        path->size = size;
-    }
-    return NULL;
-}
-
-static uint64_t fake_tree_count(const struct fake_node *dir)
-{
-    uint64_t count = 0;
-    for (size_t i = 0; i < dir->entry_count; i++) {
-        const struct fake_node *node = dir->entries[i].node;
-        count += node->is_dir ? fake_tree_count(node) : node->current.size > 0;
-    }
-    return count;
-}
-
-bool fake_vfs_flip_random(struct fake_vfs *fake, const char *dir, struct rng *rng,
-                          char path[VFS_PATH_BYTES_MAX], uint64_t *bit)
-{
-    fake_lock(fake);
-    struct fake_node *node = fake_find(fake, dir);
-    uint64_t count = node != NULL && node->is_dir ? fake_tree_count(node) : 0;
-    uint64_t size = 0;
-    if (count > 0) {
-        uint64_t nth = rng_below(rng, count);
-        struct buf found;
-        buf_init(&found);
-        buf_append_bytes(&found, bytes_of_string(dir));
-        size = fake_tree_nth(node, &nth, &found)->current.size;
-        ASSERT_CMP(found.size, <, VFS_PATH_BYTES_MAX);
-        memcpy(path, found.data, found.size);
-        path[found.size] = '\0';
-        buf_deinit(&found);
-    }
-    fake_unlock(fake);
-    if (count == 0) {
-        return false;
-    }
-    *bit = rng_below(rng, size * 8);
-    return fake_vfs_flip_bit(fake, path, *bit);
-}
-
-uint64_t fake_vfs_count(struct fake_vfs *fake, enum fake_op op)
-{
-    ASSERT(op < FAKE_OP_COUNT);
-    fake_lock(fake);
-    uint64_t count = fake->counts[op];
-    fake_unlock(fake);
-    return count;
-}
-
-uint64_t fake_vfs_step_count(struct fake_vfs *fake)
-{
-    fake_lock(fake);
-    uint64_t count = fake->step_count;
-    fake_unlock(fake);
-    return count;
-}
-
-uint64_t fake_vfs_fault_count(struct fake_vfs *fake)
-{
-    fake_lock(fake);
-    uint64_t count = fake->fault_count;
-    fake_unlock(fake);
-    return count;
-}
-
-bool fake_vfs_file_size(struct fake_vfs *fake, const char *path, uint64_t *size)
-{
-    fake_lock(fake);
-    struct fake_node *node = fake_find(fake, path);
-    bool found = node != NULL && !node->is_dir;
-    *size = found ? node->current.size : 0;
-    fake_unlock(fake);
-    return found;
-}
-
-bool fake_vfs_file_bytes(struct fake_vfs *fake, const char *path, struct buf *out)
-{
-    fake_lock(fake);
-    struct fake_node *node = fake_find(fake, path);
-    bool found = node != NULL && !node->is_dir;
-    buf_clear(out);
-    if (found && node->current.size > 0) {
-        buf_append(out, node->current.data, (size_t)node->current.size);
-    }
-    fake_unlock(fake);
-    return found;
 }

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- images
- * ------------------------------------------------------------------------------------------- */
+/* ---- images ---- */
 
 static void fake_image_resize(struct fake_image *image, uint64_t size)
 {
@@ -56,8 +55,7 @@ static void fake_image_apply(struct fake_image *image, const struct fake_pending
     }
 }
 
-/* ---- nodes
- * -------------------------------------------------------------------------------------------- */
+/* ---- nodes ---- */
 
 struct fake_node *fake_node_create(bool is_dir)
 {
@@ -165,8 +163,7 @@ void fake_dir_erase(struct fake_node *dir, const char *name)
     free(entry.name);
 }
 
-/* ---- files
- * -------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static void fake_file_push(struct fake_node *file, struct fake_pending pending)
 {
@@ -327,8 +324,7 @@ void fake_file_cut(struct fake_node *file, uint64_t size)
     fake_image_resize(&file->durable, size);
 }
 
-/* ---- names
- * -------------------------------------------------------------------------------------------- */
+/* ---- names ---- */
 
 static void fake_journal_push(struct fake_journal *journal, struct fake_change change)
 {

@@ -5,6 +5,8 @@
 
 #include "lib/fake_vfs.h"
 
+#include <pthread.h>
+
 /* Bytes [size, capacity) are zero, so that growing is only a larger size. */
 struct fake_image {
     uint8_t *data;
@@ -88,5 +90,47 @@ void fake_journal_sync(struct fake_journal *journal, const struct fake_node *dir
 /* Takes back all but the first `kept`. */
 void fake_journal_crash(struct fake_journal *journal, size_t kept);
 void fake_journal_deinit(struct fake_journal *journal);
+
+/* ---- the whole ---- */
+
+struct vfs_file {
+    struct fake_node *node; /* counted */
+    char *path;             /* it was opened by */
+    unsigned flags;
+    uint64_t generation; /* of the power supply when it was opened */
+    struct vfs_file *next;
+    struct vfs_file **link;
+};
+
+struct fake_fault {
+    uint64_t countdown; /* 0: none */
+    bool lie;
+    int error;
+};
+
+struct fake_vfs {
+    struct vfs vfs;
+    pthread_mutex_t lock; /* everything below */
+    struct rng rng;
+    struct fake_node *root;
+    struct fake_journal journal;
+    struct vfs_file *handles;
+    uint64_t generation;
+    bool halted;
+    uint64_t halt_countdown; /* 0: none */
+    struct fake_fault faults[FAKE_OP_COUNT];
+    uint64_t counts[FAKE_OP_COUNT];
+    uint64_t step_count;
+    uint64_t fault_count;
+    uint64_t space_bytes;
+    fake_crash_point_fn point;
+    void *point_context;
+};
+
+struct fake_vfs *fake__lock(void *context);
+void fake__unlock(struct fake_vfs *fake);
+/* Under the lock. NULL: there is none. */
+struct fake_node *fake__find(struct fake_vfs *fake, const char *path);
+uint64_t fake__tree_bytes(const struct fake_node *node);
 
 #endif

@@ -257,8 +257,7 @@ static bool life_is_over(const struct life *life)
     return life->states[life->state_count - 1].last.index > LIFE_INDEX_MAX;
 }
 
-/* ---- every step
- * --------------------------------------------------------------------------------------- */
+/* ---- every step ---- */
 
 /* The same life each time, cut short in place of its n-th step. False: it has no n-th step. */
 static bool sweep_one(uint64_t nth, enum fake_crash how, uint64_t *tails_cut)
@@ -324,8 +323,7 @@ static void test_crash_at_every_step_prefix_of_writes_recovers(void **state)
     sweep(FAKE_CRASH_PREFIX, true);
 }
 
-/* ---- random lives
- * ------------------------------------------------------------------------------------- */
+/* ---- random lives ---- */
 
 static void life_plan_fault(struct life *life)
 {

@@ -1,5 +1,6 @@
-/* What a disk may do to a log at rest, and what recovery must make of it: everything, a prefix when the tail was never
- * acknowledged, or a refusal that names the file and the offset. Never wrong entries. */
+/* What a disk may do to a log at rest, and what recovery must make of it: everything, a prefix when
+ * the tail was never acknowledged, or a refusal that names the file and the offset. Never wrong
+ * entries. */
 #include "base/log.h"
 #include "raft/wal/wal_format.h"
 #include "unit/wal_test.h"
@@ -134,7 +135,7 @@ static uint64_t segment_end(struct fake_vfs *fake, const char *path)
     return at;
 }
 
-/* ---- cuts --------------------------------------------------------------------------------------------- */
+/* ---- cuts ---- */
 
 /* A log cut anywhere holds a prefix, and goes on from there. */
 static void test_file_cut_at_every_offset_recovers_a_prefix(void **state)
@@ -176,7 +177,7 @@ static void test_file_cut_at_every_offset_recovers_a_prefix(void **state)
     written_destroy(&written);
 }
 
-/* ---- flips -------------------------------------------------------------------------------------------- */
+/* ---- flips ---- */
 
 struct flip_counts {
     uint64_t whole;
@@ -184,8 +185,8 @@ struct flip_counts {
     uint64_t refused;
 };
 
-static void flip_one(const struct written *written, const char *path, const char *name, uint64_t bit,
-                     struct flip_counts *counts)
+static void flip_one(const struct written *written, const char *path, const char *name,
+                     uint64_t bit, struct flip_counts *counts)
 {
     struct fake_vfs *fake = fake_vfs_clone(written->fake);
     assert_true(fake_vfs_flip_bit(fake, path, bit));
@@ -204,7 +205,8 @@ static void flip_one(const struct written *written, const char *path, const char
     fake_vfs_destroy(fake);
 }
 
-/* After a sync the mark witnesses it: no flip at all may cost an acknowledged entry without being told. */
+/* After a sync the mark witnesses it: no flip at all may cost an acknowledged entry without being
+ * told. */
 static void test_flip_of_every_byte_in_a_synced_log_loses_nothing(void **state)
 {
     (void)state;
@@ -305,7 +307,7 @@ static void test_damaged_header_copy_is_written_again(void **state)
     written_destroy(&written);
 }
 
-/* ---- files -------------------------------------------------------------------------------------------- */
+/* ---- files ---- */
 
 static void remove_and_expect_refused(const struct written *written, const char *path,
                                       const char *named)
@@ -353,7 +355,7 @@ static void test_older_base_is_refused(void **state)
     written_destroy(&written);
 }
 
-/* ---- writes that lie ---------------------------------------------------------------------------------- */
+/* ---- writes that lie ---- */
 
 static void test_lost_write_before_synced_ones_is_refused(void **state)
 {
@@ -396,9 +398,10 @@ static void test_misdirected_group_is_not_taken(void **state)
     written_destroy(&written);
 }
 
-/* ---- tails that could rise again ---------------------------------------------------------------------- */
+/* ---- tails that could rise again ---- */
 
-/* A, synced; B and C, not. B is torn, so B and C are cut. A new B of the same size ends where C began: C must be gone. */
+/* A, synced; B and C, not. B is torn, so B and C are cut. A new B of the same size ends where C
+ * began: C must be gone. */
 static void test_cut_group_does_not_follow_a_new_one(void **state)
 {
     (void)state;
@@ -430,12 +433,12 @@ static void test_cut_group_does_not_follow_a_new_one(void **state)
 static struct raft_entry fixed_entry(uint64_t index, uint64_t term, const uint8_t *payload,
                                      size_t size)
 {
-    return (struct raft_entry){.position = {index, term},
-                               .kind = RAFT_ENTRY_COMMAND,
-                               .data = bytes_of(payload, size)};
+    return (struct raft_entry){
+        .position = {index, term}, .kind = RAFT_ENTRY_COMMAND, .data = bytes_of(payload, size)};
 }
 
-/* The records of an older group of the same shape, at the same offsets, under a new group's header. */
+/* The records of an older group of the same shape, at the same offsets, under a new group's header.
+ */
 static void test_new_header_over_old_records_is_torn(void **state)
 {
     (void)state;
@@ -467,8 +470,7 @@ static void test_new_header_over_old_records_is_torn(void **state)
     damaged_close(wal, &recovery);
     fake_vfs_crash_as(written.fake, FAKE_CRASH_KEEP, NULL);
     /* Now the header did, and the record did not. */
-    struct bytes record =
-        bytes_of(old.data + record_at, (size_t)wal_record_bytes(SIZE));
+    struct bytes record = bytes_of(old.data + record_at, (size_t)wal_record_bytes(SIZE));
     assert_true(fake_vfs_poke(written.fake, FIRST_SEGMENT, record_at, record));
     wal = written_open(&written, &recovery);
     assert_int_equal(recovery.last.index, 0);
@@ -505,7 +507,7 @@ static void test_recycled_segment_old_bytes_are_no_tail(void **state)
     written_destroy(&written);
 }
 
-/* ---- while it runs ------------------------------------------------------------------------------------ */
+/* ---- while it runs ---- */
 
 static void test_read_of_a_damaged_entry_is_corrupt(void **state)
 {
