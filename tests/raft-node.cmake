@@ -2,3 +2,16 @@
 skv_test(NAME test_session SOURCES unit/test_session.c USES raft/node base LABELS unit raft-node TIMEOUT 30)
 skv_test(NAME test_message_codec SOURCES unit/test_message_codec.c USES raft/node base
     LABELS unit raft-node TIMEOUT 60)
+
+# Replicas over virtual time, fake disks and a fake network; the seed of the simulator of whole clusters.
+add_library(test-node-harness STATIC node/harness.c node/harness_check.c node/harness_net.c node/kv_ask.c
+    node/kv_machine.c raft/sim_clock.c)
+target_include_directories(test-node-harness PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(test-node-harness PUBLIC raft-node base test-fake-vfs)
+
+skv_test(NAME test_replica SOURCES unit/test_replica.c USES raft/node base LIBRARIES test-node-harness
+    LABELS unit raft-node TIMEOUT 120)
+
+# Real nodes: threads, rpc on loopback, directories.
+skv_test(NAME test_node SOURCES unit/test_node.c USES raft/node rpc proto base LIBRARIES test-node-harness
+    LABELS unit raft-node TIMEOUT 240)

@@ -1,6 +1,6 @@
-/* The bootstrap of a server process; see server_main.h. Main thread only. SIGTERM and SIGINT are blocked before the first
- * thread exists, so that every thread inherits the mask and only sigwait below sees them: no handler, and
- * therefore nothing that must be async-signal-safe. */
+/* The bootstrap of a server process; see server_main.h. Main thread only. SIGTERM and SIGINT are
+ * blocked before the first thread exists, so that every thread inherits the mask and only sigwait
+ * below sees them: no handler, and therefore nothing that must be async-signal-safe. */
 #include "raft/node/server_main.h"
 
 #include "base/assert.h"
@@ -20,8 +20,9 @@ enum {
     PEM_BYTES_MAX = 1024 * 1024,
     WHY_BYTES = 512,
     MALLOC_ARENAS_MAX = 2,
-    /* Blocks above it go back to the system when freed; fixed, because glibc otherwise raises it to 32 MiB after the
-     * first large free and a burst of large values would stay in memory for ever. */
+    /* Blocks above it go back to the system when freed; fixed, because glibc otherwise raises it to
+     * 32 MiB after the first large free and a burst of large values would stay in memory for ever.
+     */
     MALLOC_MMAP_THRESHOLD_BYTES = 4 * 1024 * 1024,
     MALLOC_TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024,
     ELECTION_TICKS_MIN = 5,
@@ -29,8 +30,10 @@ enum {
 #define WHOLE_SECONDS(ns) ((double)(ns) / (double)NS_PER_S)
 
 const char server_main_exit_help[] =
-    "Exit codes: 0 told to stop and stopped in order; 1 other failure; 2 a flag is wrong or missing;\n"
-    "3 cannot listen; 4 the data directory is in use by another process; 5 the data directory belongs\n"
+    "Exit codes: 0 told to stop and stopped in order; 1 other failure; 2 a flag is wrong or "
+    "missing;\n"
+    "3 cannot listen; 4 the data directory is in use by another process; 5 the data directory "
+    "belongs\n"
     "to another cluster, group or replica; 6 the data directory is damaged, full or not readable.";
 
 enum server_exit server_exit_of_error(int error)
@@ -63,9 +66,10 @@ void server_main_complain(const char *format, ...)
     fprintf(stderr, "error: %s\n", text);
 }
 
-/* ---- peers --------------------------------------------------------------------------------------------------- */
+/* ---- peers ---- */
 
-static int peer_add(struct server_peers *out, const char *part, size_t size, char *why, size_t why_size)
+static int peer_add(struct server_peers *out, const char *part, size_t size, char *why,
+                    size_t why_size)
 {
     const char *equals = memchr(part, '=', size);
     char id_text[24];
@@ -78,7 +82,8 @@ static int peer_add(struct server_peers *out, const char *part, size_t size, cha
     memcpy(id_text, part, id_size);
     id_text[id_size] = '\0';
     if (parse_uint(id_text, &id) != 0 || id == 0) {
-        snprintf(why, why_size, "\"%s\" is not a replica id: a number from 1 on is needed", id_text);
+        snprintf(why, why_size, "\"%s\" is not a replica id: a number from 1 on is needed",
+                 id_text);
         return ERR_INVALID;
     }
     if (out->count == RAFT_MEMBERS_MAX) {
@@ -142,7 +147,7 @@ const char *server_peers_address(const struct server_peers *peers, uint64_t id)
     return NULL;
 }
 
-/* ---- flags --------------------------------------------------------------------------------------------------- */
+/* ---- flags ---- */
 
 static void settings_default(struct server_settings *settings)
 {
@@ -187,24 +192,27 @@ static void flags_fill(struct server_settings *s, struct flag rows[SERVER_FLAG_C
          "PEM key of this process"},
         {"tick", FLAG_DURATION, &s->tick_ns, ms, 1000 * ms, false, NULL, "TIME",
          "unit of the protocol's time; the next two are rounded to it"},
-        {"election-timeout", FLAG_DURATION, &s->election_timeout_ns, 10 * ms, 60 * NS_PER_S, false, NULL,
-         "TIME", "shortest silence after which a replica stands for election; the longest is twice this"},
+        {"election-timeout", FLAG_DURATION, &s->election_timeout_ns, 10 * ms, 60 * NS_PER_S, false,
+         NULL, "TIME",
+         "shortest silence after which a replica stands for election; the longest is twice this"},
         {"heartbeat", FLAG_DURATION, &s->heartbeat_ns, ms, 10 * NS_PER_S, false, NULL, "TIME",
          "a leader says it is there this often; at most half of --election-timeout"},
         {"lease-reads", FLAG_BOOL, &s->lease_reads, 0, 0, false, NULL, NULL,
-         "answer reads from the leader's lease; assumes that clocks drift apart by less than 1 in 8"},
+         "answer reads from the leader's lease; assumes that clocks drift apart by less than 1 in "
+         "8"},
         {"rpc-threads", FLAG_UINT, &s->rpc_threads, 1, 16, false, NULL, "N",
          "threads that serve calls"},
         {"mailbox-size", FLAG_BYTES, &s->mailbox_bytes, mib, 16384 * mib, false, NULL, "SIZE",
          "commands and messages that wait for the node; over it a command is refused as busy"},
         {"log-cache-size", FLAG_BYTES, &s->log_cache_bytes, mib, 16384 * mib, false, NULL, "SIZE",
          "newest log entries kept in memory"},
-        {"flush-log-size", FLAG_BYTES, &s->flush_log_bytes, mib, 1024 * 1024 * mib, false, NULL, "SIZE",
-         "flush the state and cut the log once it is this long"},
+        {"flush-log-size", FLAG_BYTES, &s->flush_log_bytes, mib, 1024 * 1024 * mib, false, NULL,
+         "SIZE", "flush the state and cut the log once it is this long"},
         {"stop-grace", FLAG_DURATION, &s->stop_grace_ns, 0, 600 * NS_PER_S, false, NULL, "TIME",
          "what calls under way get when told to stop"},
     };
-    static_assert(sizeof common / sizeof common[0] == SERVER_FLAG_COUNT, "server_main.h counts them");
+    static_assert(sizeof common / sizeof common[0] == SERVER_FLAG_COUNT,
+                  "server_main.h counts them");
     memcpy(rows, common, sizeof common);
 }
 
@@ -214,7 +222,8 @@ static int settings_check(struct server *server, char *why, size_t why_size)
     struct server_settings *s = &server->settings;
     enum log_level level;
     if (!log_level_parse(s->log_level, &level)) {
-        snprintf(why, why_size, "--log-level=%s: one of debug, info, warn, error is needed", s->log_level);
+        snprintf(why, why_size, "--log-level=%s: one of debug, info, warn, error is needed",
+                 s->log_level);
         return ERR_INVALID;
     }
     char part[WHY_BYTES];
@@ -225,7 +234,8 @@ static int settings_check(struct server *server, char *why, size_t why_size)
     }
     const char *own = server_peers_address(&server->peers, s->id);
     if (server->peers.count > 0 && own == NULL) {
-        snprintf(why, why_size, "--peers: replica %llu (--id) is not among them; the list holds every member",
+        snprintf(why, why_size,
+                 "--peers: replica %llu (--id) is not among them; the list holds every member",
                  (unsigned long long)s->id);
         return ERR_INVALID;
     }
@@ -240,17 +250,20 @@ static int settings_check(struct server *server, char *why, size_t why_size)
     }
     int tls_count = (s->tls_ca != NULL) + (s->tls_certificate != NULL) + (s->tls_key != NULL);
     if (tls_count != 0 && tls_count != 3) {
-        snprintf(why, why_size, "--tls-ca, --tls-cert and --tls-key go together: give all three or none");
+        snprintf(why, why_size,
+                 "--tls-ca, --tls-cert and --tls-key go together: give all three or none");
         return ERR_INVALID;
     }
     if (s->heartbeat_ns > s->election_timeout_ns / 2) {
-        snprintf(why, why_size, "--heartbeat (%.3fs) is more than half of --election-timeout (%.3fs)",
+        snprintf(why, why_size,
+                 "--heartbeat (%.3fs) is more than half of --election-timeout (%.3fs)",
                  WHOLE_SECONDS(s->heartbeat_ns), WHOLE_SECONDS(s->election_timeout_ns));
         return ERR_INVALID;
     }
     if (s->election_timeout_ns / s->tick_ns < ELECTION_TICKS_MIN || s->heartbeat_ns < s->tick_ns) {
         snprintf(why, why_size,
-                 "--tick (%.3fs) is too long: at most --heartbeat, and --election-timeout holds at least %d",
+                 "--tick (%.3fs) is too long: at most --heartbeat, and --election-timeout holds at "
+                 "least %d",
                  WHOLE_SECONDS(s->tick_ns), (int)ELECTION_TICKS_MIN);
         return ERR_INVALID;
     }
@@ -287,7 +300,8 @@ bool server_main_parse(const struct server_program *program, int argc, char **ar
     char message[WHY_BYTES * 2];
     int positional_count = 0;
     char **positional = mem_calloc((size_t)argc + 1, sizeof *positional);
-    int error = flags_parse(&set, argc, argv, positional, &positional_count, message, sizeof message);
+    int error =
+        flags_parse(&set, argc, argv, positional, &positional_count, message, sizeof message);
     if (error == ERR_EXISTS) {
         flags_help(&set, stdout);
         free(positional);
@@ -310,7 +324,8 @@ bool server_main_parse(const struct server_program *program, int argc, char **ar
     return true;
 }
 
-/* ---- the process --------------------------------------------------------------------------------------------- */
+/* ---- the process
+ * --------------------------------------------------------------------------------------------- */
 
 static void limits_set(void)
 {
@@ -390,7 +405,8 @@ static enum server_exit rpc_open(struct server *server)
         error = rpc_server_create(server->rpc, &server_options, &server->rpc_server);
     }
     if (error != 0) {
-        server_main_complain("cannot make the rpc server for %s: %s", server->listen, err_text(error));
+        server_main_complain("cannot make the rpc server for %s: %s", server->listen,
+                             err_text(error));
         code = SERVER_EXIT_FAILURE;
     }
 out:

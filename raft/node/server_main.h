@@ -1,10 +1,13 @@
-/* What every server process of the house does around its state machine: flags, memory limits, signals, the rpc server, an orderly end.
- * Used by the main() of shardkv and of shardctrler, on their main thread.
+/* What every server process of the house does around its state machine: flags, memory limits,
+ * signals, the rpc server, an orderly end. Used by the main() of shardkv and of shardctrler, on
+ * their main thread.
  *
  *   server_main_parse   flags -> settings; --help, --version and mistakes are answered here
- *   server_main_open    signals blocked, log set up, rpc and its server made (nothing listens yet), node options filled
- *       ... the program opens its state machine, node_create, node_add_methods and its own methods ...
- *   server_main_run     listens, starts the node, logs "ready", waits for SIGTERM or SIGINT, stops the node, shuts the server down
+ *   server_main_open    signals blocked, log set up, rpc and its server made (nothing listens yet),
+ * node options filled
+ *       ... the program opens its state machine, node_create, node_add_methods and its own methods
+ * ... server_main_run     listens, starts the node, logs "ready", waits for SIGTERM or SIGINT,
+ * stops the node, shuts the server down
  *       ... the program destroys its services, node_destroy, closes its state machine ...
  *   server_main_close   destroys the server and rpc */
 #ifndef RAFT_NODE_SERVER_MAIN_H
@@ -30,12 +33,15 @@ enum server_exit server_exit_of_error(int error);
 
 /* Members of a group as text: "1=host:port,2=host:port". */
 struct server_peers {
-    struct node_member members[RAFT_MEMBERS_MAX]; /* addresses point into `addresses`: do not copy the struct */
+    struct node_member
+        members[RAFT_MEMBERS_MAX]; /* addresses point into `addresses`: do not copy the struct */
     size_t count;
     char addresses[RAFT_MEMBERS_MAX][RAFT_ADDRESS_BYTES_MAX];
 };
-/* Empty text: no members. ERR_INVALID, ERR_TOO_LARGE: `why` names the part and what would be right. */
-int server_peers_parse(const char *text, struct server_peers *out, char *why, size_t why_size) MUST_USE;
+/* Empty text: no members. ERR_INVALID, ERR_TOO_LARGE: `why` names the part and what would be right.
+ */
+int server_peers_parse(const char *text, struct server_peers *out, char *why,
+                       size_t why_size) MUST_USE;
 /* NULL when there is none with this id. */
 const char *server_peers_address(const struct server_peers *peers, uint64_t id);
 
@@ -63,12 +69,12 @@ struct server_settings {
 enum { SERVER_FLAG_COUNT = 18, SERVER_FLAGS_MAX = 40 };
 
 struct server_program {
-    const char *name;    /* "shardkv" */
+    const char *name; /* "shardkv" */
     const char *summary;
     const char *version;
-    const char *details; /* more for --help, or NULL */
+    const char *details;      /* more for --help, or NULL */
     const struct flag *flags; /* the program's own */
-    size_t flag_count;   /* at most SERVER_FLAGS_MAX - SERVER_FLAG_COUNT */
+    size_t flag_count;        /* at most SERVER_FLAGS_MAX - SERVER_FLAG_COUNT */
 };
 
 struct server {
@@ -81,12 +87,12 @@ struct server {
     struct node_options node; /* filled but for group_id, which is the one given to open */
 };
 
-/* True: go on. False: end with *exit_code (0 after --help or --version); everything was said already. Settings that
- * contradict each other are found here too. */
+/* True: go on. False: end with *exit_code (0 after --help or --version); everything was said
+ * already. Settings that contradict each other are found here too. */
 bool server_main_parse(const struct server_program *program, int argc, char **argv,
                        struct server *server, enum server_exit *exit_code) MUST_USE;
-/* Before any thread exists. SERVER_EXIT_OK, or everything was said and nothing is left behind. `server` must stay
- * where it is until server_main_close. */
+/* Before any thread exists. SERVER_EXIT_OK, or everything was said and nothing is left behind.
+ * `server` must stay where it is until server_main_close. */
 enum server_exit server_main_open(struct server *server, uint64_t group_id) MUST_USE;
 enum server_exit server_main_run(struct server *server, struct node *node) MUST_USE;
 /* Also right after a failed run, or when the program gives up between open and run. */

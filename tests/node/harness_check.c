@@ -14,7 +14,8 @@
 #define VIOLATION(slot, ...)                                                                       \
     do {                                                                                           \
         fprintf(stderr, "violation: seed=%" PRIu64 " now_ms=%" PRIu64 " slot=%u: ",                \
-                (slot)->harness->options.seed, (slot)->harness->clock.now_ns / SIM_MS,             \
+                (slot)->harness->options.seed,                                                      \
+                (uint64_t)((slot)->harness->clock.now_ns / SIM_MS),                                \
                 (slot)->number);                                                                   \
         fprintf(stderr, __VA_ARGS__);                                                              \
         fputc('\n', stderr);                                                                       \
