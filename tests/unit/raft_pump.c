@@ -436,6 +436,9 @@ static void keep_trace(void *context, const char *line)
 {
     struct pump *pump = context;
     char prefix[24];
+    if (pump->on_trace != NULL) {
+        pump->on_trace(line);
+    }
     int length = snprintf(prefix, sizeof(prefix), "id=%llu ", (unsigned long long)pump->traced);
     size_t size = strlen(line);
     if (strncmp(line, prefix, (size_t)length) == 0 && size + 2 < sizeof(pump->trace) - pump->trace_size) {

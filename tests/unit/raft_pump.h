@@ -74,6 +74,7 @@ struct pump {
     char trace[65536];
     size_t trace_size;
     uint64_t traced; /* whose trace is kept */
+    void (*on_trace)(const char *line); /* may be NULL */
 };
 
 /* Cores 1..voters, followers in term 0, with raft_core_options_default but for `change`, which may be NULL. */
