@@ -1,4 +1,5 @@
-/* Where everything lies in the store. Shards and keys in order, numbers big-endian so that they sort as numbers.
+/* Where everything lies in the store. Shards and keys in order, numbers big-endian so that they
+ * sort as numbers.
  *
  *     m a                              what is applied (kv_machine.c)
  *     m c                              the config in force, as Config of shardkv.proto
@@ -7,13 +8,15 @@
  *     s <shard u16> <client u64>       session (raft/node/session.h)
  *     d <shard u16> <key>              varint version, value
  *
- * A row of a move is a store key without its shard, so that the destination makes the same keys of it:
+ * A row of a move is a store key without its shard, so that the destination makes the same keys of
+ * it:
  *
  *     d <key>          as stored
  *     s <client u64>   varint acked-by age: see move_rows.h
  *     v                the shard's version counter
  *
- * Rows of one shard sort as their store keys do: data, then sessions, then the counter, which is always the last. */
+ * Rows of one shard sort as their store keys do: data, then sessions, then the counter, which is
+ * always the last. */
 #ifndef SHARDKV_KEYS_H
 #define SHARDKV_KEYS_H
 
@@ -55,7 +58,8 @@ void key_of_shard(uint32_t shard, struct store_key *out);
 void key_of_session(uint32_t shard, uint64_t client_id, struct store_key *out);
 void key_of_data(uint32_t shard, struct bytes key, struct store_key *out);
 
-/* The keys of one space and shard are [from, to). META: pass shard 0; pending drops are [from, to) of key_range_pending. */
+/* The keys of one space and shard are [from, to). META: pass shard 0; pending drops are [from, to)
+ * of key_range_pending. */
 void key_range(enum key_space space, uint32_t shard, struct store_key *from, struct store_key *to);
 void key_range_pending(struct store_key *from, struct store_key *to);
 void key_range_all_shards(struct store_key *from, struct store_key *to); /* of `h` */

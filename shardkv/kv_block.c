@@ -1,8 +1,8 @@
 /* Blocks of operations: applied from the log, and read. Apply thread.
  *
- * An operation is executed when its shard is SERVING, and then it ends in a result that is kept in the client's session; what
- * is refused (wrong group, full tables, too old) is not executed and not kept, so that the same sequence may run
- * elsewhere or later. */
+ * An operation is executed when its shard is SERVING, and then it ends in a result that is kept in
+ * the client's session; what is refused (wrong group, full tables, too old) is not executed and not
+ * kept, so that the same sequence may run elsewhere or later. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"
@@ -35,7 +35,8 @@ static int parse_data_row(struct bytes stored, struct row_view *out)
     return reader.failed ? ERR_CORRUPT : 0;
 }
 
-static int row_get(struct kv_machine *machine, uint32_t shard, struct bytes key, struct row_view *out)
+static int row_get(struct kv_machine *machine, uint32_t shard, struct bytes key,
+                   struct row_view *out)
 {
     *out = (struct row_view){0};
     const struct overlay_row *row = overlay_find(&machine->overlay, shard, key);
@@ -47,7 +48,8 @@ static int row_get(struct kv_machine *machine, uint32_t shard, struct bytes key,
     }
     struct store_key store_key;
     key_of_data(shard, key, &store_key);
-    int error = machine->store.ops->get(machine->store.store, NULL, store_key_view(&store_key), &out->pinned);
+    int error = machine->store.ops->get(machine->store.store, NULL, store_key_view(&store_key),
+                                        &out->pinned);
     if (error == ERR_NOT_FOUND) {
         return 0;
     }
@@ -66,7 +68,8 @@ static uint64_t next_version(struct kv_machine *machine, uint32_t shard)
     return machine->shards[shard].version;
 }
 
-/* ---- the operations ------------------------------------------------------------------------------------------ */
+/* ---- the operations
+ * ------------------------------------------------------------------------------------------ */
 
 static int run_append(struct kv_machine *machine, const struct op *op, struct op_result *result)
 {
@@ -80,8 +83,8 @@ static int run_append(struct kv_machine *machine, const struct op *op, struct op
         result->version = row.version;
     } else {
         result->version = next_version(machine, op->shard);
-        overlay_row_append(overlay_row_of(&machine->overlay, op->shard, op->key), row.value, op->value,
-                           result->version);
+        overlay_row_append(overlay_row_of(&machine->overlay, op->shard, op->key), row.value,
+                           op->value, result->version);
     }
     row_release(machine, &row);
     return 0;
@@ -99,7 +102,8 @@ static int run_cas(struct kv_machine *machine, const struct op *op, struct op_re
         result->version = row.version;
     } else {
         result->version = next_version(machine, op->shard);
-        overlay_row_set(overlay_row_of(&machine->overlay, op->shard, op->key), op->value, result->version);
+        overlay_row_set(overlay_row_of(&machine->overlay, op->shard, op->key), op->value,
+                        result->version);
     }
     row_release(machine, &row);
     return 0;
@@ -110,7 +114,8 @@ static int run(struct kv_machine *machine, const struct op *op, struct op_result
     switch (op->kind) {
     case OP_PUT:
         result->version = next_version(machine, op->shard);
-        overlay_row_set(overlay_row_of(&machine->overlay, op->shard, op->key), op->value, result->version);
+        overlay_row_set(overlay_row_of(&machine->overlay, op->shard, op->key), op->value,
+                        result->version);
         return 0;
     case OP_DELETE: /* of an absent key too: no read, and done either way */
         overlay_row_delete(overlay_row_of(&machine->overlay, op->shard, op->key));
@@ -126,7 +131,7 @@ static int run(struct kv_machine *machine, const struct op *op, struct op_result
     UNREACHABLE();
 }
 
-/* ---- sessions ------------------------------------------------------------------------------------------------ */
+/* ---- sessions ---- */
 
 /* The client's session of this shard, made if it has none. *refused: SESSIONS_FULL. */
 static int session_of(struct kv_machine *machine, uint32_t shard, uint64_t client_id,
@@ -143,7 +148,8 @@ static int session_of(struct kv_machine *machine, uint32_t shard, uint64_t clien
     machine->shards[shard].session_count++;
     kv__shard_touch(machine, shard);
     if (machine->shards[shard].session_count == 1) {
-        machine->table_dirty = true; /* the driver wants to know whether there is anything to expire */
+        machine->table_dirty =
+            true; /* the driver wants to know whether there is anything to expire */
     }
     *out = session_cache_add(&machine->sessions, shard, client_id);
     return 0;
@@ -190,7 +196,7 @@ static int run_with_session(struct block_run *block, const struct op *op, uint32
     return error;
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---- */
 
 static int run_op(struct block_run *block, const struct op *op, uint32_t fingerprint,
                   struct op_result *result)
@@ -218,7 +224,8 @@ int kv__apply_block(struct kv_machine *machine, const struct sm_command *command
     if (block_open(command->payload, &reader) != 0) {
         return 0; /* the leader checked it before; whoever waits sees an empty answer */
     }
-    struct block_run block = {.machine = machine, .header = &reader.header, .time_ms = command->time_ms};
+    struct block_run block = {
+        .machine = machine, .header = &reader.header, .time_ms = command->time_ms};
     size_t flags_at = 0;
     if (out != NULL) {
         flags_at = out->size;
@@ -247,11 +254,12 @@ int kv__apply_block(struct kv_machine *machine, const struct sm_command *command
     return 0;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
-/* Appends one get's result. A value that does not fit any more is answered BUSY: it was not read, ask again. */
-static int read_one(struct kv_machine *machine, const struct op *op, size_t *value_bytes, uint8_t *flags,
-                    struct buf *out)
+/* Appends one get's result. A value that does not fit any more is answered BUSY: it was not read,
+ * ask again. */
+static int read_one(struct kv_machine *machine, const struct op *op, size_t *value_bytes,
+                    uint8_t *flags, struct buf *out)
 {
     struct op_result result = {0};
     struct row_view row = {0};

@@ -1,10 +1,11 @@
 /* A shard's life, the destination's part: chunks and Install. Apply thread.
  *
- * A chunk is taken when it continues exactly where the pull stands: same config, same generation, its `after_row` is our last row.
- * Anything else is late or doubled and changes nothing. A chunk is judged whole before any of it is put.
+ * A chunk is taken when it continues exactly where the pull stands: same config, same generation,
+ * its `after_row` is our last row. Anything else is late or doubled and changes nothing. A chunk is
+ * judged whole before any of it is put.
  *
- * An Install whose numbers are not the source's does not install: it begins the next generation, whose first work is to
- * delete, step by step, what the former one put. */
+ * An Install whose numbers are not the source's does not install: it begins the next generation,
+ * whose first work is to delete, step by step, what the former one put. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"
@@ -84,13 +85,15 @@ static int chunk_judge(const struct kv_command *command, struct chunk_sum *sum)
         sum->checksum += move_row_hash(key, value);
         sum->last_row = key;
     }
-    if (error != ERR_NOT_FOUND || sum->rows == 0 || !bytes_equal(sum->last_row, command->last_row)) {
+    if (error != ERR_NOT_FOUND || sum->rows == 0 ||
+        !bytes_equal(sum->last_row, command->last_row)) {
         return ERR_PROTOCOL;
     }
     return 0;
 }
 
-static void chunk_put(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms)
+static void chunk_put(struct kv_machine *machine, const struct kv_command *command,
+                      uint64_t time_ms)
 {
     struct reader reader = reader_of(command->rows);
     struct bytes key;
@@ -111,8 +114,10 @@ static void chunk_put(struct kv_machine *machine, const struct kv_command *comma
     machine->batch_rows = true;
 }
 
-/* The record when the command belongs to the attempt that is under way; else NULL with the answer. */
-static struct shard_record *pull_of(struct kv_machine *machine, const struct kv_command *command, int *answer)
+/* The record when the command belongs to the attempt that is under way; else NULL with the answer.
+ */
+static struct shard_record *pull_of(struct kv_machine *machine, const struct kv_command *command,
+                                    int *answer)
 {
     struct shard_record *record = kv__shard(machine, command->shard);
     *answer = 0;
@@ -129,7 +134,8 @@ static struct shard_record *pull_of(struct kv_machine *machine, const struct kv_
     return record;
 }
 
-int kv__apply_chunk(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer)
+int kv__apply_chunk(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
+                    int *answer)
 {
     struct shard_record *record = pull_of(machine, command, answer);
     if (record == NULL) {
@@ -169,12 +175,13 @@ static void restart(struct kv_machine *machine, uint32_t shard)
     kv__shard_touch(machine, shard);
     machine->table_dirty = true;
     metric_add(&move_restart_count, 1);
-    log_event(LOG_WARN, "move.restarted", "shard=%u config=%" PRIu64 " generation=%" PRIu64, (unsigned)shard,
-              record->number, record->generation);
+    log_event(LOG_WARN, "move.restarted", "shard=%u config=%" PRIu64 " generation=%" PRIu64,
+              (unsigned)shard, record->number, record->generation);
 }
 
 /* So that the source is told to drop, whatever becomes of this process and of later configs. */
-static void remember_drop(struct kv_machine *machine, uint32_t shard, const struct shard_record *record)
+static void remember_drop(struct kv_machine *machine, uint32_t shard,
+                          const struct shard_record *record)
 {
     const struct config_group *source =
         config_find_group(config_share_get(machine->config), record->peer_group);
@@ -201,8 +208,8 @@ int kv__apply_install(struct kv_machine *machine, const struct kv_command *comma
     if (record->rows != command->row_count || record->bytes != command->row_bytes ||
         record->checksum != command->checksum) {
         log_event(LOG_WARN, "move.mismatch",
-                  "shard=%u config=%" PRIu64 " rows=%" PRIu64 " expected_rows=%" PRIu64, (unsigned)command->shard,
-                  record->number, record->rows, command->row_count);
+                  "shard=%u config=%" PRIu64 " rows=%" PRIu64 " expected_rows=%" PRIu64,
+                  (unsigned)command->shard, record->number, record->rows, command->row_count);
         restart(machine, command->shard);
         *answer = ERR_CORRUPT;
         return 0;
@@ -217,7 +224,8 @@ int kv__apply_install(struct kv_machine *machine, const struct kv_command *comma
     metric_add(&move_installed_count, 1);
     log_event(LOG_INFO, "shard.installed",
               "shard=%u config=%" PRIu64 " source=%" PRIu64 " rows=%" PRIu64 " bytes=%" PRIu64,
-              (unsigned)command->shard, record->number, record->peer_group, record->rows, record->bytes);
+              (unsigned)command->shard, record->number, record->peer_group, record->rows,
+              record->bytes);
     shard_record_clear(record);
     *record = serving;
     kv__shard_touch(machine, command->shard);

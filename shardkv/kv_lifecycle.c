@@ -1,12 +1,11 @@
-/* A shard's life, the part of config and source: transitions of proto/config.h but Install. Apply thread; every outcome
- * follows from the command and the replicated state.
+/* A shard's life, the part of config and source: transitions of proto/config.h but Install. Apply
+ * thread; every outcome follows from the command and the replicated state.
  *
  *   ABSENT  -> SERVING, PULLING      config_gain
  *   FROZEN  -> SERVING               config_gain        (ours again, and nobody had it meanwhile)
  *   SERVING -> FROZEN                config_lose
- *   FROZEN  -> FROZEN                config_lose        (had no owner, now has: the fence is the new config)
- *   FROZEN  -> DROPPING              kv__apply_drop
- *   DROPPING -> ABSENT               kv__apply_step
+ *   FROZEN  -> FROZEN                config_lose        (had no owner, now has: the fence is the
+ * new config) FROZEN  -> DROPPING              kv__apply_drop DROPPING -> ABSENT kv__apply_step
  *   PULLING -> SERVING, PULLING      kv_install.c */
 #include "shardkv/kv_machine_internal.h"
 
@@ -24,11 +23,11 @@ METRIC(session_expired_count, COUNTER, "client sessions forgotten after their ti
 static void trace(const struct kv_machine *machine, uint32_t shard, const char *event)
 {
     const struct shard_record *record = &machine->shards[shard];
-    log_event(LOG_INFO, event, "shard=%u state=%s config=%" PRIu64 " peer_group=%" PRIu64, (unsigned)shard,
-              shard_state_name(record->state), record->number, record->peer_group);
+    log_event(LOG_INFO, event, "shard=%u state=%s config=%" PRIu64 " peer_group=%" PRIu64,
+              (unsigned)shard, shard_state_name(record->state), record->number, record->peer_group);
 }
 
-/* ---- configs ------------------------------------------------------------------------------------------------- */
+/* ---- configs ---- */
 
 static uint64_t config_number(const struct kv_machine *machine)
 {
@@ -45,8 +44,8 @@ static bool is_settled(const struct kv_machine *machine)
     return true;
 }
 
-/* A config that gives us back what is said to be here, while it is not, would serve an empty shard: it is refused, and
- * the group stays where it is until a person looks. */
+/* A config that gives us back what is said to be here, while it is not, would serve an empty shard:
+ * it is refused, and the group stays where it is until a person looks. */
 static int config_judge(const struct kv_machine *machine, const struct config *config)
 {
     uint64_t current = config_number(machine);
@@ -64,8 +63,8 @@ static int config_judge(const struct kv_machine *machine, const struct config *c
         bool absent = machine->config == NULL || machine->shards[i].state == SHARD_ABSENT;
         if (absent && config->owners[i] == machine->options.group_id &&
             config->sources[i] == machine->options.group_id) {
-            log_event(LOG_ERROR, "config.contradiction", "config=%" PRIu64 " shard=%u", config->number,
-                      (unsigned)i);
+            log_event(LOG_ERROR, "config.contradiction", "config=%" PRIu64 " shard=%u",
+                      config->number, (unsigned)i);
             return ERR_INVALID;
         }
     }
@@ -109,7 +108,8 @@ static void config_lose(struct kv_machine *machine, const struct config *config,
     trace(machine, shard, "shard.frozen");
 }
 
-int kv__apply_config(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer)
+int kv__apply_config(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
+                     int *answer)
 {
     struct config *config = NULL;
     *answer = config_decode(command->config, &config);
@@ -144,7 +144,8 @@ int kv__apply_config(struct kv_machine *machine, const struct kv_command *comman
     return 0;
 }
 
-/* ---- the source ---------------------------------------------------------------------------------------------- */
+/* ---- the source
+ * ---------------------------------------------------------------------------------------------- */
 
 int kv__source_check(const struct shard_record *record, uint64_t number_here, uint64_t number,
                      uint64_t to_group)
@@ -159,7 +160,8 @@ int kv__source_check(const struct shard_record *record, uint64_t number_here, ui
         return ERR_NOT_FOUND; /* that config was settled here: what it took was dropped */
     }
     /* Under this very config: gone already, or never taken from us by it. */
-    return record->state == SHARD_ABSENT || record->state == SHARD_DROPPING ? ERR_NOT_FOUND : ERR_INVALID;
+    return record->state == SHARD_ABSENT || record->state == SHARD_DROPPING ? ERR_NOT_FOUND
+                                                                            : ERR_INVALID;
 }
 
 int kv__apply_drop(struct kv_machine *machine, const struct kv_command *command, int *answer)
@@ -198,7 +200,8 @@ static int step_finish(struct kv_machine *machine, uint32_t shard)
 }
 
 /* Deletes up to *budget rows of one space after the record's cursor, and moves the cursor. */
-static int delete_rows(struct kv_machine *machine, enum key_space space, uint32_t shard, uint32_t *budget)
+static int delete_rows(struct kv_machine *machine, enum key_space space, uint32_t shard,
+                       uint32_t *budget)
 {
     const struct store_ops *ops = machine->store.ops;
     struct store_key from;
@@ -213,8 +216,8 @@ static int delete_rows(struct kv_machine *machine, enum key_space space, uint32_
         bool valid = key_of_row(shard, cursor, &from);
         ASSERT(valid);
     }
-    struct store_iterator *iterator =
-        ops->iterator_create(machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
+    struct store_iterator *iterator = ops->iterator_create(
+        machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
     struct store_key last = {.size = 0};
     while (*budget > 0 && ops->iterator_valid(iterator)) {
         struct bytes key = ops->iterator_key(iterator);
@@ -237,8 +240,9 @@ static int delete_rows(struct kv_machine *machine, enum key_space space, uint32_
 int kv__apply_step(struct kv_machine *machine, const struct kv_command *command, int *answer)
 {
     struct shard_record *record = kv__shard(machine, command->shard);
-    bool steps = record != NULL && record->number == command->number &&
-                 (record->state == SHARD_DROPPING || (record->state == SHARD_PULLING && record->clearing));
+    bool steps =
+        record != NULL && record->number == command->number &&
+        (record->state == SHARD_DROPPING || (record->state == SHARD_PULLING && record->clearing));
     if (!steps) {
         *answer = 0; /* finished by another driver */
         return 0;
@@ -257,7 +261,8 @@ int kv__apply_step(struct kv_machine *machine, const struct kv_command *command,
     return error;
 }
 
-int kv__apply_drop_confirmed(struct kv_machine *machine, const struct kv_command *command, int *answer)
+int kv__apply_drop_confirmed(struct kv_machine *machine, const struct kv_command *command,
+                             int *answer)
 {
     *answer = 0;
     if (command->shard < machine->shard_count &&
@@ -270,11 +275,12 @@ int kv__apply_drop_confirmed(struct kv_machine *machine, const struct kv_command
     return 0;
 }
 
-/* ---- session expiry ------------------------------------------------------------------------------------------ */
+/* ---- session expiry
+ * ------------------------------------------------------------------------------------------ */
 
 /* Judges the session row the iterator stands at; deletes it when its time is over. */
-static int expire_row(struct kv_machine *machine, struct bytes key, struct bytes value, uint64_t time_ms,
-                      uint64_t *client_id)
+static int expire_row(struct kv_machine *machine, struct bytes key, struct bytes value,
+                      uint64_t time_ms, uint64_t *client_id)
 {
     uint32_t shard = 0;
     struct session session;
@@ -295,7 +301,8 @@ static int expire_row(struct kv_machine *machine, struct bytes key, struct bytes
     return 0;
 }
 
-int kv__apply_expire(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer)
+int kv__apply_expire(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
+                     int *answer)
 {
     struct shard_record *record = kv__shard(machine, command->shard);
     *answer = record == NULL ? ERR_SHARD_RANGE : shard_record_serves(record);
@@ -307,14 +314,15 @@ int kv__apply_expire(struct kv_machine *machine, const struct kv_command *comman
     struct store_key to;
     key_range(KEY_SPACE_SESSION, command->shard, &from, &to);
     key_of_session(command->shard, record->expire_from, &from);
-    struct store_iterator *iterator =
-        ops->iterator_create(machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
+    struct store_iterator *iterator = ops->iterator_create(
+        machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
     uint64_t next = record->expire_from;
     int error = 0;
-    for (uint32_t i = 0; i < KV_EXPIRE_ROWS_MAX && error == 0 && ops->iterator_valid(iterator); i++) {
+    for (uint32_t i = 0; i < KV_EXPIRE_ROWS_MAX && error == 0 && ops->iterator_valid(iterator);
+         i++) {
         uint64_t client_id = 0;
-        error = expire_row(machine, ops->iterator_key(iterator), ops->iterator_value(iterator), time_ms,
-                           &client_id);
+        error = expire_row(machine, ops->iterator_key(iterator), ops->iterator_value(iterator),
+                           time_ms, &client_id);
         next = client_id + 1;
         ops->iterator_next(iterator);
     }

@@ -1,10 +1,12 @@
-/* The state machine's frame: loading, the batch, what is written when, the published table. Threads and invariants: kv_machine.h.
+/* The state machine's frame: loading, the batch, what is written when, the published table. Threads
+ * and invariants: kv_machine.h.
  *
- * How a batch is written. Blocks change the overlay, sessions and shard records in memory; at the end of the
- * batch all of it becomes one store write together with `ma`. A command that scans rows (a step, an expiry, a chunk) must see what
- * earlier commands of its batch did, and later ones must see what it did: around it stands a barrier, which
- * writes what there is at once. So that a crash between two writes of one batch does no harm, a barrier's `ma` keeps the
- * old `applied` and says how many commands of which entry are in; replay skips exactly those. */
+ * How a batch is written. Blocks change the overlay, sessions and shard records in memory; at the
+ * end of the batch all of it becomes one store write together with `ma`. A command that scans rows
+ * (a step, an expiry, a chunk) must see what earlier commands of its batch did, and later ones must
+ * see what it did: around it stands a barrier, which writes what there is at once. So that a crash
+ * between two writes of one batch does no harm, a barrier's `ma` keeps the old `applied` and says
+ * how many commands of which entry are in; replay skips exactly those. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"
@@ -17,7 +19,7 @@
 
 #define SESSION_CACHE_BYTES_DEFAULT (8ull * 1024 * 1024)
 
-/* ---- `ma` ---------------------------------------------------------------------------------------------------- */
+/* ---- `ma` ---- */
 
 static void put_applied(struct kv_machine *machine, struct raft_position position)
 {
@@ -79,7 +81,8 @@ static struct raft_position get_durable(void *sm)
     return position;
 }
 
-/* ---- shard records and pending drops ------------------------------------------------------------------------- */
+/* ---- shard records and pending drops
+ * ------------------------------------------------------------------------- */
 
 struct shard_record *kv__shard(struct kv_machine *machine, uint32_t shard)
 {
@@ -104,10 +107,12 @@ static int compare_pending(const struct pending_drop *drop, uint32_t shard, uint
     return drop->number < number ? -1 : drop->number > number;
 }
 
-void kv__pending_add(struct kv_machine *machine, uint32_t shard, uint64_t number, struct blob *source)
+void kv__pending_add(struct kv_machine *machine, uint32_t shard, uint64_t number,
+                     struct blob *source)
 {
     if (machine->pending_count == machine->pending_capacity) {
-        machine->pending_capacity = machine->pending_capacity == 0 ? 16 : machine->pending_capacity * 2;
+        machine->pending_capacity =
+            machine->pending_capacity == 0 ? 16 : machine->pending_capacity * 2;
         machine->pending =
             mem_realloc(machine->pending, machine->pending_capacity * sizeof *machine->pending);
     }
@@ -138,8 +143,9 @@ bool kv__pending_remove(struct kv_machine *machine, uint32_t shard, uint64_t num
 
 void kv__publish(struct kv_machine *machine)
 {
-    struct kv_table *table = kv_table_create(machine->options.group_id, machine->config, machine->shards,
-                                             machine->pending, machine->pending_count);
+    struct kv_table *table =
+        kv_table_create(machine->options.group_id, machine->config, machine->shards,
+                        machine->pending, machine->pending_count);
     pthread_mutex_lock(&machine->state_mutex);
     struct kv_table *old = machine->table;
     machine->table = table;
@@ -159,7 +165,7 @@ struct kv_table *kv_machine_table(struct kv_machine *machine)
     return table;
 }
 
-/* ---- writing ------------------------------------------------------------------------------------------------- */
+/* ---- writing ---- */
 
 static void write_overlay(struct kv_machine *machine)
 {
@@ -175,7 +181,8 @@ static void write_overlay(struct kv_machine *machine)
         buf_clear(&machine->scratch);
         put_varint(&machine->scratch, row->version);
         buf_append_bytes(&machine->scratch, row->value);
-        machine->store.ops->batch_put(machine->batch, store_key_view(&key), buf_view(&machine->scratch));
+        machine->store.ops->batch_put(machine->batch, store_key_view(&key),
+                                      buf_view(&machine->scratch));
     }
     overlay_clear(&machine->overlay);
 }
@@ -193,7 +200,8 @@ static void write_shards(struct kv_machine *machine)
         }
         buf_clear(&machine->scratch);
         shard_record_encode(&machine->shards[shard], &machine->scratch);
-        machine->store.ops->batch_put(machine->batch, store_key_view(&key), buf_view(&machine->scratch));
+        machine->store.ops->batch_put(machine->batch, store_key_view(&key),
+                                      buf_view(&machine->scratch));
     }
     machine->dirty_shard_count = 0;
 }
@@ -223,12 +231,13 @@ int kv__barrier(struct kv_machine *machine, uint64_t index, uint32_t count)
     return write_all(machine, get_applied(machine));
 }
 
-/* ---- applying ------------------------------------------------------------------------------------------------ */
+/* ---- applying ---- */
 
 static bool needs_barrier(const struct kv_machine *machine, enum kv_command_kind kind)
 {
     switch (kind) {
-    case KV_COMMAND_BLOCK: /* reads single rows: overlay and cache know all but what was put directly */
+    case KV_COMMAND_BLOCK: /* reads single rows: overlay and cache know all but what was put
+                              directly */
         return machine->batch_rows;
     case KV_COMMAND_CHUNK:
     case KV_COMMAND_STEP:
@@ -243,8 +252,8 @@ static bool needs_barrier(const struct kv_machine *machine, enum kv_command_kind
     return false;
 }
 
-static int apply_lifecycle(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
-                           int *answer)
+static int apply_lifecycle(struct kv_machine *machine, const struct kv_command *command,
+                           uint64_t time_ms, int *answer)
 {
     switch (command->kind) {
     case KV_COMMAND_CONFIG:
@@ -268,7 +277,8 @@ static int apply_lifecycle(struct kv_machine *machine, const struct kv_command *
 }
 
 /* `ordinal`: how many commands of the same entry came before this one. */
-static int apply_command(struct kv_machine *machine, const struct sm_command *command, uint32_t ordinal)
+static int apply_command(struct kv_machine *machine, const struct sm_command *command,
+                         uint32_t ordinal)
 {
     if (command->position.index < machine->partial_index ||
         (command->position.index == machine->partial_index && ordinal < machine->partial_count)) {
@@ -322,7 +332,7 @@ static int apply(void *sm, const struct sm_batch *batch)
     return error;
 }
 
-/* ---- loading ------------------------------------------------------------------------------------------------- */
+/* ---- loading ---- */
 
 static int load_config(struct kv_machine *machine)
 {
@@ -369,7 +379,8 @@ static int load_pending_row(struct kv_machine *machine, struct bytes key, struct
     return 0;
 }
 
-static int load_rows(struct kv_machine *machine, const struct store_key *from, const struct store_key *to,
+static int load_rows(struct kv_machine *machine, const struct store_key *from,
+                     const struct store_key *to,
                      int (*load_row)(struct kv_machine *, struct bytes, struct bytes))
 {
     const struct store_ops *ops = machine->store.ops;
@@ -451,8 +462,9 @@ int kv_machine_create(const struct kv_machine_options *options, struct kv_machin
     pthread_mutex_init(&machine->state_mutex, NULL);
     pthread_rwlock_init(&machine->gate, NULL);
     atomic_init(&machine->replacing, false);
-    session_cache_init(&machine->sessions, options->session_cache_bytes > 0 ? options->session_cache_bytes
-                                                                            : SESSION_CACHE_BYTES_DEFAULT);
+    session_cache_init(&machine->sessions, options->session_cache_bytes > 0
+                                               ? options->session_cache_bytes
+                                               : SESSION_CACHE_BYTES_DEFAULT);
     overlay_init(&machine->overlay);
     machine->batch = machine->store.ops->batch_create(machine->store.store);
     int error = kv__load(machine, why, why_size);

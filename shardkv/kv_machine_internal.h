@@ -19,8 +19,8 @@ struct kv_machine {
     struct config_share *config; /* NULL: none yet */
     uint32_t shard_count;
     struct shard_record *shards;
-    bool *shard_dirty;           /* [shard_count] the record differs from the store's */
-    uint32_t *dirty_shards;      /* list of them */
+    bool *shard_dirty;      /* [shard_count] the record differs from the store's */
+    uint32_t *dirty_shards; /* list of them */
     uint32_t dirty_shard_count;
     struct pending_drop *pending; /* by shard, then number */
     uint32_t pending_count;
@@ -28,19 +28,22 @@ struct kv_machine {
     struct session_cache sessions;
     struct overlay overlay;
     struct store_batch *batch;
-    bool batch_rows;             /* rows were put into or deleted from `batch` directly: the store does not show them yet */
-    bool batch_meta;             /* config or pending drops were put into `batch` */
+    bool batch_rows; /* rows were put into or deleted from `batch` directly: the store does not show
+                        them yet */
+    bool batch_meta; /* config or pending drops were put into `batch` */
     bool table_dirty;
-    uint64_t partial_index;      /* commands of entries below it, and the first partial_count of it, are applied already */
+    uint64_t partial_index; /* commands of entries below it, and the first partial_count of it, are
+                               applied already */
     uint32_t partial_count;
     struct buf scratch;
     struct buf key_scratch;
 
     /* Held during every apply and restore. Who holds it sees the store at `applied` exactly. */
     pthread_mutex_t apply_mutex;
-    /* Read-held by everyone off the apply thread who is inside the store; write-held while it is replaced. */
+    /* Read-held by everyone off the apply thread who is inside the store; write-held while it is
+     * replaced. */
     pthread_rwlock_t gate;
-    atomic_bool replacing;       /* long scans look at it and give up */
+    atomic_bool replacing; /* long scans look at it and give up */
 
     pthread_mutex_t state_mutex; /* guards the three below */
     struct raft_position applied;
@@ -51,7 +54,8 @@ struct kv_machine {
 /* kv_machine.c */
 struct shard_record *kv__shard(struct kv_machine *machine, uint32_t shard); /* NULL: out of range */
 void kv__shard_touch(struct kv_machine *machine, uint32_t shard);
-/* Writes everything unwritten now, with the note that `partial` commands of entry `index` are in. */
+/* Writes everything unwritten now, with the note that `partial` commands of entry `index` are in.
+ */
 int kv__barrier(struct kv_machine *machine, uint64_t index, uint32_t count);
 bool kv__is_unwritten(const struct kv_machine *machine);
 int kv__load(struct kv_machine *machine, char *why, size_t why_size);
@@ -63,18 +67,23 @@ void kv__set_applied(struct kv_machine *machine, struct raft_position position);
 int kv__apply_block(struct kv_machine *machine, const struct sm_command *command);
 
 /* kv_lifecycle.c: *answer is the command's result; the return value is the store's error */
-int kv__apply_config(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer);
+int kv__apply_config(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
+                     int *answer);
 int kv__apply_drop(struct kv_machine *machine, const struct kv_command *command, int *answer);
 int kv__apply_step(struct kv_machine *machine, const struct kv_command *command, int *answer);
-int kv__apply_drop_confirmed(struct kv_machine *machine, const struct kv_command *command, int *answer);
-int kv__apply_expire(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer);
+int kv__apply_drop_confirmed(struct kv_machine *machine, const struct kv_command *command,
+                             int *answer);
+int kv__apply_expire(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
+                     int *answer);
 
 /* kv_install.c */
-int kv__apply_chunk(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms, int *answer);
+int kv__apply_chunk(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,
+                    int *answer);
 int kv__apply_install(struct kv_machine *machine, const struct kv_command *command, int *answer);
 
 /* pending list, kv_machine.c; takes `source` */
-void kv__pending_add(struct kv_machine *machine, uint32_t shard, uint64_t number, struct blob *source);
+void kv__pending_add(struct kv_machine *machine, uint32_t shard, uint64_t number,
+                     struct blob *source);
 bool kv__pending_remove(struct kv_machine *machine, uint32_t shard, uint64_t number);
 
 /* The fence of every move verb at the source: see kv_move_check. `config_number` is the group's. */
@@ -83,9 +92,10 @@ int kv__source_check(const struct shard_record *record, uint64_t config_number, 
 
 /* kv_snapshot.c */
 int kv__flush(void *sm);
-int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position, uint64_t *size_bytes,
-                      struct sm_snapshot_reader **out);
-int kv__snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data, size_t size);
+int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position,
+                      uint64_t *size_bytes, struct sm_snapshot_reader **out);
+int kv__snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data,
+                      size_t size);
 void kv__snapshot_close(struct sm_snapshot_reader *reader);
 int kv__receive_open(void *sm, const char *dir, struct sm_snapshot_writer **out);
 int kv__receive_write(struct sm_snapshot_writer *writer, struct bytes bytes);

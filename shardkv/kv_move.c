@@ -1,8 +1,9 @@
 /* The source's side of a move: reading a frozen shard, off the apply thread.
  *
- * Everything is read in one view of the store, the shard's record too, so what is sent was frozen under that very config; that
- * apply goes on meanwhile, and may even drop the shard, changes nothing in the view. A frozen shard's rows never
- * change, so slices read in different views fit together. */
+ * Everything is read in one view of the store, the shard's record too, so what is sent was frozen
+ * under that very config; that apply goes on meanwhile, and may even drop the shard, changes
+ * nothing in the view. A frozen shard's rows never change, so slices read in different views fit
+ * together. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"
@@ -45,18 +46,20 @@ int kv_move_check(struct kv_machine *machine, uint32_t shard, uint64_t number, u
     return error;
 }
 
-/* ---- rows of a frozen shard, in order ------------------------------------------------------------------------ */
+/* ---- rows of a frozen shard, in order
+ * ------------------------------------------------------------------------ */
 
 struct row_cursor {
     struct kv_machine *machine;
     struct store_view *view;
-    struct store_iterator *iterator; /* over the space it stands in; NULL: at the counter's row or past it */
+    struct store_iterator
+        *iterator; /* over the space it stands in; NULL: at the counter's row or past it */
     uint32_t shard;
-    enum key_space space;            /* DATA, SESSION, then ROW_SPACE_VERSION */
+    enum key_space space; /* DATA, SESSION, then ROW_SPACE_VERSION */
     bool past_end;
     struct shard_record record;
-    struct store_key key;            /* the present row */
-    struct bytes value;              /* until the next step */
+    struct store_key key; /* the present row */
+    struct bytes value;   /* until the next step */
     struct buf packed;
 };
 
@@ -66,7 +69,8 @@ static int cursor_load_record(struct row_cursor *cursor)
     struct store_key key;
     struct store_value value;
     key_of_shard(cursor->shard, &key);
-    int error = machine->store.ops->get(machine->store.store, cursor->view, store_key_view(&key), &value);
+    int error =
+        machine->store.ops->get(machine->store.store, cursor->view, store_key_view(&key), &value);
     if (error == ERR_NOT_FOUND) {
         return 0; /* ABSENT */
     }
@@ -78,7 +82,8 @@ static int cursor_load_record(struct row_cursor *cursor)
 }
 
 /* Makes the iterator of `space`, just after store key `after` when it is not empty. */
-static void cursor_enter(struct row_cursor *cursor, enum key_space space, const struct store_key *after)
+static void cursor_enter(struct row_cursor *cursor, enum key_space space,
+                         const struct store_key *after)
 {
     const struct store_ops *ops = cursor->machine->store.ops;
     struct store_key from;
@@ -95,8 +100,8 @@ static void cursor_enter(struct row_cursor *cursor, enum key_space space, const 
         from.data[from.size] = 0;
         from.size++;
     }
-    cursor->iterator = ops->iterator_create(cursor->machine->store.store, cursor->view, store_key_view(&from),
-                                            store_key_view(&to));
+    cursor->iterator = ops->iterator_create(cursor->machine->store.store, cursor->view,
+                                            store_key_view(&from), store_key_view(&to));
 }
 
 static int cursor_seek(struct row_cursor *cursor, struct bytes after_row)
@@ -115,8 +120,8 @@ static int cursor_seek(struct row_cursor *cursor, struct bytes after_row)
     return 0;
 }
 
-static int cursor_open(struct row_cursor *cursor, struct kv_machine *machine, uint32_t shard, uint64_t number,
-                       uint64_t to_group, struct bytes after_row)
+static int cursor_open(struct row_cursor *cursor, struct kv_machine *machine, uint32_t shard,
+                       uint64_t number, uint64_t to_group, struct bytes after_row)
 {
     memset(cursor, 0, sizeof *cursor);
     cursor->machine = machine;
@@ -170,7 +175,8 @@ static int cursor_row(struct row_cursor *cursor)
         if (error != 0) {
             return error;
         }
-        cursor_enter(cursor, cursor->space == KEY_SPACE_DATA ? KEY_SPACE_SESSION : ROW_SPACE_VERSION, NULL);
+        cursor_enter(cursor,
+                     cursor->space == KEY_SPACE_DATA ? KEY_SPACE_SESSION : ROW_SPACE_VERSION, NULL);
     }
     if (cursor->past_end) {
         return ERR_NOT_FOUND;
@@ -192,7 +198,8 @@ static void cursor_advance(struct row_cursor *cursor)
     }
 }
 
-/* ---- Read and Freeze ----------------------------------------------------------------------------------------- */
+/* ---- Read and Freeze
+ * ----------------------------------------------------------------------------------------- */
 
 int kv_move_read(struct kv_machine *machine, uint32_t shard, uint64_t number, uint64_t to_group,
                  struct bytes after_row, size_t bytes_max, struct kv_move_rows *out)
@@ -209,7 +216,8 @@ int kv_move_read(struct kv_machine *machine, uint32_t shard, uint64_t number, ui
     while (error == 0 && (error = cursor_row(&cursor)) == 0) {
         struct bytes key = store_key_view(&cursor.key);
         size_t more = move_row_bytes(key, cursor.value);
-        if (out->rows.size > 0 && (out->rows.size >= bytes_max || more > bytes_max - out->rows.size)) {
+        if (out->rows.size > 0 &&
+            (out->rows.size >= bytes_max || more > bytes_max - out->rows.size)) {
             break;
         }
         move_row_put(&out->rows, key, cursor.value);
@@ -226,7 +234,8 @@ int kv_move_read(struct kv_machine *machine, uint32_t shard, uint64_t number, ui
     return error;
 }
 
-void kv_move_scan_init(struct kv_move_scan *scan, uint32_t shard, uint64_t number, uint64_t to_group)
+void kv_move_scan_init(struct kv_move_scan *scan, uint32_t shard, uint64_t number,
+                       uint64_t to_group)
 {
     *scan = (struct kv_move_scan){.shard = shard, .number = number, .to_group = to_group};
 }
@@ -243,7 +252,8 @@ int kv_move_scan_step(struct kv_machine *machine, struct kv_move_scan *scan, uin
         return error;
     }
     struct row_cursor cursor;
-    error = cursor_open(&cursor, machine, scan->shard, scan->number, scan->to_group, buf_view(&scan->after_row));
+    error = cursor_open(&cursor, machine, scan->shard, scan->number, scan->to_group,
+                        buf_view(&scan->after_row));
     for (uint32_t i = 0; i < rows_max && error == 0; i++) {
         error = cursor_row(&cursor);
         if (error != 0) {
@@ -266,9 +276,11 @@ int kv_move_scan_step(struct kv_machine *machine, struct kv_move_scan *scan, uin
     return error;
 }
 
-/* ---- sizes, for status --------------------------------------------------------------------------------------- */
+/* ---- sizes, for status
+ * --------------------------------------------------------------------------------------- */
 
-int kv_machine_shard_size(struct kv_machine *machine, uint32_t shard, uint32_t rows_max, struct kv_shard_size *out)
+int kv_machine_shard_size(struct kv_machine *machine, uint32_t shard, uint32_t rows_max,
+                          struct kv_shard_size *out)
 {
     const struct store_ops *ops = machine->store.ops;
     *out = (struct kv_shard_size){0};
@@ -279,16 +291,18 @@ int kv_machine_shard_size(struct kv_machine *machine, uint32_t shard, uint32_t r
     struct store_key from;
     struct store_key to;
     key_range(KEY_SPACE_DATA, shard, &from, &to);
-    struct store_iterator *iterator =
-        ops->iterator_create(machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
+    struct store_iterator *iterator = ops->iterator_create(
+        machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
     while (out->keys < rows_max && ops->iterator_valid(iterator)) {
         out->keys++;
-        out->bytes += ops->iterator_key(iterator).size - KEY_PREFIX_BYTES + ops->iterator_value(iterator).size;
+        out->bytes += ops->iterator_key(iterator).size - KEY_PREFIX_BYTES +
+                      ops->iterator_value(iterator).size;
         ops->iterator_next(iterator);
     }
     error = ops->iterator_error(iterator);
     if (error == 0 && ops->iterator_valid(iterator)) { /* more than was counted */
-        uint64_t bytes = ops->approximate_bytes(machine->store.store, store_key_view(&from), store_key_view(&to));
+        uint64_t bytes = ops->approximate_bytes(machine->store.store, store_key_view(&from),
+                                                store_key_view(&to));
         if (bytes > out->bytes) {
             out->keys = (uint64_t)((double)out->keys * ((double)bytes / (double)out->bytes));
             out->bytes = bytes;

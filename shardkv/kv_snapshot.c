@@ -1,13 +1,16 @@
-/* Flush, snapshots and the hash of the state: what runs beside apply, on the background thread; restore on the apply thread.
+/* Flush, snapshots and the hash of the state: what runs beside apply, on the background thread;
+ * restore on the apply thread.
  *
  * A snapshot is a checkpoint of the store (files) as one stream:
  *
- *     header   u32 magic, u32 version, u64 index, u64 term, u32 file_count, file_count x { sized name, u64 size }, u32 crc32c
- *     blocks   for each file, in order: its bytes in blocks of SNAPSHOT_BLOCK_BYTES (the last shorter), each followed by its
- *              u32 crc32c, which starts from (file index, block index) so that no block stands in for another
+ *     header   u32 magic, u32 version, u64 index, u64 term, u32 file_count, file_count x { sized
+ * name, u64 size }, u32 crc32c blocks   for each file, in order: its bytes in blocks of
+ * SNAPSHOT_BLOCK_BYTES (the last shorter), each followed by its u32 crc32c, which starts from (file
+ * index, block index) so that no block stands in for another
  *
- * Sizes are little-endian; where every byte lies follows from the header, so the stream can be read from any offset. The receiver
- * writes `dir`/store/<name>; `dir`/complete, written last and synced, says that all of it arrived. */
+ * Sizes are little-endian; where every byte lies follows from the header, so the stream can be read
+ * from any offset. The receiver writes `dir`/store/<name>; `dir`/complete, written last and synced,
+ * says that all of it arrived. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"
@@ -32,7 +35,8 @@ enum {
     CRC_BYTES = 4,
     HASH_ROWS_A_LOOK = 4096, /* rows between two looks at `replacing` */
 };
-static_assert((int)SNAPSHOT_FILES_MAX * ((int)SNAPSHOT_NAME_BYTES_MAX + 16) < (int)SNAPSHOT_HEADER_BYTES_MAX,
+static_assert((int)SNAPSHOT_FILES_MAX * ((int)SNAPSHOT_NAME_BYTES_MAX + 16) <
+                  (int)SNAPSHOT_HEADER_BYTES_MAX,
               "every header fits");
 
 struct snapshot_file {
@@ -64,7 +68,8 @@ static uint32_t block_seed(uint32_t file, uint64_t block)
 static bool name_is_safe(const char *name)
 {
     size_t size = strlen(name);
-    return size > 0 && size < SNAPSHOT_NAME_BYTES_MAX && strchr(name, '/') == NULL && name[0] != '.';
+    return size > 0 && size < SNAPSHOT_NAME_BYTES_MAX && strchr(name, '/') == NULL &&
+           name[0] != '.';
 }
 
 static struct snapshot_file *list_add(struct file_list *list)
@@ -90,7 +95,7 @@ static void list_name(void *context, const char *name)
     snprintf(file->name, sizeof file->name, "%s", name);
 }
 
-/* ---- flush --------------------------------------------------------------------------------------------------- */
+/* ---- flush ---- */
 
 int kv__flush(void *sm)
 {
@@ -111,7 +116,8 @@ int kv__flush(void *sm)
     return error;
 }
 
-/* ---- making and reading a snapshot --------------------------------------------------------------------------- */
+/* ---- making and reading a snapshot
+ * --------------------------------------------------------------------------- */
 
 struct sm_snapshot_reader {
     const struct vfs *vfs;
@@ -174,8 +180,10 @@ static uint64_t put_header(struct sm_snapshot_reader *reader, struct raft_positi
     return offset;
 }
 
-/* The checkpoint holds exactly what is applied, because apply waits for it; flushing before keeps that wait short. */
-static int make_checkpoint(struct kv_machine *machine, const char *dir, struct raft_position *position)
+/* The checkpoint holds exactly what is applied, because apply waits for it; flushing before keeps
+ * that wait short. */
+static int make_checkpoint(struct kv_machine *machine, const char *dir,
+                           struct raft_position *position)
 {
     int error = kv__flush(machine);
     if (error != 0) {
@@ -192,8 +200,8 @@ static int make_checkpoint(struct kv_machine *machine, const char *dir, struct r
     return error;
 }
 
-int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position, uint64_t *size_bytes,
-                      struct sm_snapshot_reader **out)
+int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position,
+                      uint64_t *size_bytes, struct sm_snapshot_reader **out)
 {
     struct kv_machine *machine = sm;
     struct sm_snapshot_reader *reader = mem_calloc(1, sizeof *reader);
@@ -225,7 +233,8 @@ static int switch_file(struct sm_snapshot_reader *reader, uint32_t index)
     }
     char path[VFS_PATH_BYTES_MAX];
     int error = vfs_path(path, reader->dir, reader->list.files[index].name);
-    error = error != 0 ? error : reader->vfs->open(reader->vfs->context, path, VFS_READ, &reader->open);
+    error =
+        error != 0 ? error : reader->vfs->open(reader->vfs->context, path, VFS_READ, &reader->open);
     reader->open_index = index;
     return error;
 }
@@ -244,12 +253,14 @@ static int load_block(struct sm_snapshot_reader *reader, uint32_t index, uint64_
     uint64_t left = reader->list.files[index].size - from;
     size_t size = left < SNAPSHOT_BLOCK_BYTES ? (size_t)left : SNAPSHOT_BLOCK_BYTES;
     size_t count = 0;
-    error = reader->vfs->read_at(reader->vfs->context, reader->open, from, reader->block, size, &count);
+    error =
+        reader->vfs->read_at(reader->vfs->context, reader->open, from, reader->block, size, &count);
     if (error == 0 && count != size) {
         error = ERR_IO;
     }
     if (error == 0) {
-        store_u32(reader->block + size, crc32c_extend(block_seed(index, block), reader->block, size));
+        store_u32(reader->block + size,
+                  crc32c_extend(block_seed(index, block), reader->block, size));
         reader->block_size = size + CRC_BYTES;
         reader->block_file = index;
         reader->block_index = block;
@@ -258,7 +269,8 @@ static int load_block(struct sm_snapshot_reader *reader, uint32_t index, uint64_
     return error;
 }
 
-/* The last file whose first byte is at or before `offset`; empty files share their offset with the next. */
+/* The last file whose first byte is at or before `offset`; empty files share their offset with the
+ * next. */
 static uint32_t file_at(const struct file_list *list, uint64_t offset)
 {
     uint32_t low = 0;
@@ -274,7 +286,8 @@ static uint32_t file_at(const struct file_list *list, uint64_t offset)
     return low;
 }
 
-int kv__snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data, size_t size)
+int kv__snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data,
+                      size_t size)
 {
     while (size > 0) {
         const uint8_t *from = NULL;
@@ -318,7 +331,7 @@ void kv__snapshot_close(struct sm_snapshot_reader *reader)
     free(reader);
 }
 
-/* ---- receiving ----------------------------------------------------------------------------------------------- */
+/* ---- receiving ---- */
 
 struct sm_snapshot_writer {
     const struct vfs *vfs;
@@ -357,7 +370,8 @@ static int take_header(struct sm_snapshot_writer *writer)
     (void)get_u64(&reader);
     (void)get_u64(&reader);
     uint32_t count = get_u32(&reader);
-    if (!reader.failed && (magic != SNAPSHOT_MAGIC || version != SNAPSHOT_VERSION || count > SNAPSHOT_FILES_MAX)) {
+    if (!reader.failed &&
+        (magic != SNAPSHOT_MAGIC || version != SNAPSHOT_VERSION || count > SNAPSHOT_FILES_MAX)) {
         return ERR_CORRUPT;
     }
     writer->list.count = 0;
@@ -402,8 +416,8 @@ static int begin_file(struct sm_snapshot_writer *writer)
     char path[VFS_PATH_BYTES_MAX];
     int error = vfs_path(path, writer->files_dir, writer->list.files[writer->file_index].name);
     return error != 0 ? error
-                      : writer->vfs->open(writer->vfs->context, path, VFS_WRITE | VFS_CREATE | VFS_TRUNCATE,
-                                          &writer->file);
+                      : writer->vfs->open(writer->vfs->context, path,
+                                          VFS_WRITE | VFS_CREATE | VFS_TRUNCATE, &writer->file);
 }
 
 /* Writes the next block if all of it is there. ERR_BUSY: it is not. */
@@ -427,7 +441,8 @@ static int take_block(struct sm_snapshot_writer *writer, size_t *used)
     if (load_u32(data + size) != crc32c_extend(seed, data, size)) {
         return ERR_CORRUPT;
     }
-    error = writer->vfs->write_at(writer->vfs->context, writer->file, writer->written, bytes_of(data, size));
+    error = writer->vfs->write_at(writer->vfs->context, writer->file, writer->written,
+                                  bytes_of(data, size));
     if (error == 0) {
         writer->written += size;
         *used += size + CRC_BYTES;
@@ -457,12 +472,14 @@ int kv__receive_write(struct sm_snapshot_writer *writer, struct bytes bytes)
 
 int kv__receive_finish(struct sm_snapshot_writer *writer)
 {
-    if (!writer->has_header || writer->file_index != writer->list.count || writer->pending.size != 0) {
+    if (!writer->has_header || writer->file_index != writer->list.count ||
+        writer->pending.size != 0) {
         return ERR_CORRUPT;
     }
     int error = writer->vfs->sync_dir(writer->vfs->context, writer->files_dir);
     error = error != 0 ? error : writer->vfs->sync_dir(writer->vfs->context, writer->dir);
-    return error != 0 ? error : vfs_write_atomic(writer->vfs, writer->dir, "complete", bytes_of("1", 1));
+    return error != 0 ? error
+                      : vfs_write_atomic(writer->vfs, writer->dir, "complete", bytes_of("1", 1));
 }
 
 void kv__receive_close(struct sm_snapshot_writer *writer)
@@ -478,9 +495,10 @@ void kv__receive_close(struct sm_snapshot_writer *writer)
     free(writer);
 }
 
-/* ---- restoring ----------------------------------------------------------------------------------------------- */
+/* ---- restoring ---- */
 
-/* `store` is used up by the replacement; when it is gone while `complete` is there, an earlier call did the work. */
+/* `store` is used up by the replacement; when it is gone while `complete` is there, an earlier call
+ * did the work. */
 static int replace_store(struct kv_machine *machine, const char *dir)
 {
     const struct vfs *vfs = machine->options.vfs;
@@ -495,7 +513,8 @@ static int replace_store(struct kv_machine *machine, const char *dir)
     if (error == 0 && !is_complete) {
         return ERR_CORRUPT;
     }
-    return error != 0 || !has_files ? error : machine->store.ops->replace(machine->store.store, files);
+    return error != 0 || !has_files ? error
+                                    : machine->store.ops->replace(machine->store.store, files);
 }
 
 int kv__restore(void *sm, const char *dir)
@@ -517,7 +536,8 @@ int kv__restore(void *sm, const char *dir)
         kv__publish(machine);
         log_event(LOG_INFO, "snapshot.restored", "index=%" PRIu64, machine->applied.index);
     } else {
-        log_event(LOG_ERROR, "snapshot.restore_failed", "error=%s reason=\"%s\"", err_name(error), why);
+        log_event(LOG_ERROR, "snapshot.restore_failed", "error=%s reason=\"%s\"", err_name(error),
+                  why);
     }
     pthread_mutex_unlock(&machine->apply_mutex);
     atomic_store(&machine->replacing, false);
@@ -525,7 +545,7 @@ int kv__restore(void *sm, const char *dir)
     return error;
 }
 
-/* ---- the hash ------------------------------------------------------------------------------------------------ */
+/* ---- the hash ---- */
 
 static int hash_rows(struct kv_machine *machine, const struct store_view *view, XXH3_state_t *state)
 {

@@ -17,8 +17,8 @@ static struct counted_table *counted(struct kv_table *table)
 }
 
 struct kv_table *kv_table_create(uint64_t group_id, struct config_share *config,
-                                 const struct shard_record *shards, const struct pending_drop *pending,
-                                 uint32_t pending_count)
+                                 const struct shard_record *shards,
+                                 const struct pending_drop *pending, uint32_t pending_count)
 {
     struct counted_table *made = mem_calloc(1, sizeof *made);
     struct kv_table *table = &made->table;
@@ -53,7 +53,8 @@ void kv_table_unref(struct kv_table *table)
     if (table == NULL) {
         return;
     }
-    unsigned before = atomic_fetch_sub_explicit(&counted(table)->references, 1, memory_order_acq_rel);
+    unsigned before =
+        atomic_fetch_sub_explicit(&counted(table)->references, 1, memory_order_acq_rel);
     ASSERT(before > 0);
     if (before > 1) {
         return;
@@ -72,7 +73,8 @@ void kv_table_unref(struct kv_table *table)
 
 int kv_table_serves(const struct kv_table *table, uint32_t shard)
 {
-    return shard < table->shard_count ? shard_record_serves(&table->shards[shard]) : ERR_WRONG_GROUP;
+    return shard < table->shard_count ? shard_record_serves(&table->shards[shard])
+                                      : ERR_WRONG_GROUP;
 }
 
 bool kv_table_is_settled(const struct kv_table *table)

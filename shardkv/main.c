@@ -25,7 +25,8 @@ struct program {
     struct move_service *moves;
 };
 
-/* The state machine's own folder within --data. The node locks --data before anything else may open it. */
+/* The state machine's own folder within --data. The node locks --data before anything else may open
+ * it. */
 static enum server_exit open_machine(struct program *program)
 {
     char path[VFS_PATH_BYTES_MAX];
@@ -62,7 +63,8 @@ static enum server_exit open_mover(struct program *program)
         .clock = clock_system(),
         .rpc = program->server.rpc,
         .controllers = program->controllers,
-        .seed = program->server.node.seed ^ 0x6d6f766572ull, /* not the sequence of the election's timeouts */
+        .seed = program->server.node.seed ^
+                0x6d6f766572ull, /* not the sequence of the election's timeouts */
     };
     int error = mover_runtime_create(&options, &program->mover, why, sizeof why);
     if (error != 0) {
@@ -76,9 +78,10 @@ static enum server_exit open_node(struct program *program)
 {
     char why[WHY_BYTES] = "";
     struct state_machine machine = kv_machine_ops(program->machine);
-    struct node_observer observer = {.role_changed = mover_runtime_role_changed, .context = program->mover};
-    int error = node_create(&program->server.node, &machine, &observer, program->server.rpc, &program->node, why,
-                            sizeof why);
+    struct node_observer observer = {.role_changed = mover_runtime_role_changed,
+                                     .context = program->mover};
+    int error = node_create(&program->server.node, &machine, &observer, program->server.rpc,
+                            &program->node, why, sizeof why);
     if (error != 0) {
         server_main_complain("--data=%s: %s", program->server.settings.data,
                              why[0] != '\0' ? why : err_text(error));
@@ -107,10 +110,13 @@ static enum server_exit open_services(struct program *program)
         });
         error = node_add_methods(program->node, program->server.rpc_server);
     }
-    error = error != 0 ? error : kv_service_add_methods(program->service, program->server.rpc_server);
-    error = error != 0 ? error : move_service_add_methods(program->moves, program->server.rpc_server);
+    error =
+        error != 0 ? error : kv_service_add_methods(program->service, program->server.rpc_server);
+    error =
+        error != 0 ? error : move_service_add_methods(program->moves, program->server.rpc_server);
     error = error != 0 ? error
-                       : mover_runtime_start(program->mover, program->node, program->machine, program->service);
+                       : mover_runtime_start(program->mover, program->node, program->machine,
+                                             program->service);
     if (error != 0) {
         server_main_complain("cannot start: %s", err_text(error));
         return SERVER_EXIT_FAILURE;
@@ -137,16 +143,18 @@ int main(int argc, char **argv)
 {
     static struct program program; /* not on a stack that may be small */
     const uint64_t mib = 1024 * 1024;
-    program.store_options = (struct store_rocksdb_options){.memtable_bytes = 16 * mib, .block_cache_bytes = 8 * mib};
+    program.store_options =
+        (struct store_rocksdb_options){.memtable_bytes = 16 * mib, .block_cache_bytes = 8 * mib};
     const struct flag flags[] = {
         {"group", FLAG_UINT, &program.group_id, 1, UINT64_MAX, true, "SHARDKV_GROUP", "N",
          "id of the group this replica belongs to"},
-        {"controllers", FLAG_STRING, &program.controllers, 0, 0, true, "SHARDKV_CONTROLLERS", "LIST",
-         "addresses of the shard controllers: HOST:PORT,HOST:PORT,..."},
-        {"memtable-size", FLAG_BYTES, &program.store_options.memtable_bytes, mib, 1024 * mib, false, NULL, "SIZE",
+        {"controllers", FLAG_STRING, &program.controllers, 0, 0, true, "SHARDKV_CONTROLLERS",
+         "LIST", "addresses of the shard controllers: HOST:PORT,HOST:PORT,..."},
+        {"memtable-size", FLAG_BYTES, &program.store_options.memtable_bytes, mib, 1024 * mib, false,
+         NULL, "SIZE",
          "newest rows kept in memory before they are written to a table; there may be two of them"},
-        {"block-cache-size", FLAG_BYTES, &program.store_options.block_cache_bytes, mib, 65536 * mib, false, NULL,
-         "SIZE", "table blocks, indexes and filters kept in memory"},
+        {"block-cache-size", FLAG_BYTES, &program.store_options.block_cache_bytes, mib, 65536 * mib,
+         false, NULL, "SIZE", "table blocks, indexes and filters kept in memory"},
     };
     const struct server_program description = {
         .name = "shardkv",

@@ -43,7 +43,8 @@ uint64_t move_row_hash(struct bytes key, struct bytes value)
     return XXH3_64bits_withSeed(value.data, value.size, XXH3_64bits(key.data, key.size));
 }
 
-/* Re-encodes a session with another time. A time and an age are each `now` less the other, and neither goes below 0. */
+/* Re-encodes a session with another time. A time and an age are each `now` less the other, and
+ * neither goes below 0. */
 static int rewrite(struct bytes from, uint64_t now_ms, struct buf *out)
 {
     struct session session;

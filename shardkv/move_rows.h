@@ -1,7 +1,9 @@
-/* Rows of a move, packed as (sized key, sized value) ..., and what they look like inside. Row keys: keys.h.
+/* Rows of a move, packed as (sized key, sized value) ..., and what they look like inside. Row keys:
+ * keys.h.
  *
- * A session travels with its age instead of its time, because log times of two groups have nothing to do with each
- * other. The age is counted up to the moment the shard froze: the time of the move makes a session younger, never older. */
+ * A session travels with its age instead of its time, because log times of two groups have nothing
+ * to do with each other. The age is counted up to the moment the shard froze: the time of the move
+ * makes a session younger, never older. */
 #ifndef SHARDKV_MOVE_ROWS_H
 #define SHARDKV_MOVE_ROWS_H
 

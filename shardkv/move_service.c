@@ -1,8 +1,9 @@
 /* The verbs a destination calls. See move_service.h.
  *
- * Freeze counts all rows of the shard on its own, in slices on the worker, independent of what Read sent: that is what the destination's
- * sums are compared with. One count a (shard, config) runs at a time; who asks meanwhile is told BUSY; what was counted is
- * kept, because a frozen shard does not change. */
+ * Freeze counts all rows of the shard on its own, in slices on the worker, independent of what Read
+ * sent: that is what the destination's sums are compared with. One count a (shard, config) runs at
+ * a time; who asks meanwhile is told BUSY; what was counted is kept, because a frozen shard does
+ * not change. */
 #include "shardkv/move_service.h"
 
 #include "base/assert.h"
@@ -58,7 +59,7 @@ void move_service_destroy(struct move_service *service)
     }
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 static void leader_address(struct move_service *service, char out[ADDRESS_BYTES_MAX])
 {
@@ -67,7 +68,8 @@ static void leader_address(struct move_service *service, char out[ADDRESS_BYTES_
     snprintf(out, ADDRESS_BYTES_MAX, "%s", status.leader_address);
 }
 
-static void reply_move(struct move_service *service, struct rpc_call *call, int error, const struct totals *totals)
+static void reply_move(struct move_service *service, struct rpc_call *call, int error,
+                       const struct totals *totals)
 {
     struct msg_peer_move_response response = {.error = error};
     if (error == ERR_NOT_LEADER) {
@@ -86,7 +88,8 @@ static void reply_move(struct move_service *service, struct rpc_call *call, int 
     buf_deinit(&bytes);
 }
 
-static void reply_read(struct move_service *service, struct rpc_call *call, int error, const struct kv_move_rows *rows)
+static void reply_read(struct move_service *service, struct rpc_call *call, int error,
+                       const struct kv_move_rows *rows)
 {
     struct msg_peer_read_response response = {.error = error};
     if (error == ERR_NOT_LEADER) {
@@ -120,7 +123,8 @@ static void finish(struct move_call *call, int error, const struct totals *total
     call_free(call);
 }
 
-static int check_request(const struct move_service *service, const struct msg_peer_move_request *request)
+static int check_request(const struct move_service *service,
+                         const struct msg_peer_move_request *request)
 {
     if (request->cluster_id != service->options.cluster_id) {
         return ERR_WRONG_CLUSTER;
@@ -128,14 +132,16 @@ static int check_request(const struct move_service *service, const struct msg_pe
     if (request->from_group != service->options.group_id) {
         return ERR_WRONG_GROUP;
     }
-    if (request->to_group == 0 || request->to_group == request->from_group || request->config_number == 0) {
+    if (request->to_group == 0 || request->to_group == request->from_group ||
+        request->config_number == 0) {
         return ERR_INVALID;
     }
     return node_is_leader(service->options.node) ? 0 : ERR_NOT_LEADER;
 }
 
 /* Decodes and checks; answers a bad one and gives NULL. */
-static struct move_call *call_create(struct move_service *service, struct rpc_call *rpc_call, struct bytes request)
+static struct move_call *call_create(struct move_service *service, struct rpc_call *rpc_call,
+                                     struct bytes request)
 {
     struct move_call *call = mem_calloc(1, sizeof *call);
     call->service = service;
@@ -153,11 +159,11 @@ static struct move_call *call_create(struct move_service *service, struct rpc_ca
 
 static int check_shard(const struct move_call *call)
 {
-    return kv_move_check(call->service->options.machine, call->request.shard, call->request.config_number,
-                         call->request.to_group);
+    return kv_move_check(call->service->options.machine, call->request.shard,
+                         call->request.config_number, call->request.to_group);
 }
 
-/* ---- Open ---------------------------------------------------------------------------------------------------- */
+/* ---- Open ---- */
 
 static void open_serve(void *context, int error)
 {
@@ -165,7 +171,8 @@ static void open_serve(void *context, int error)
     finish(call, error != 0 ? error : check_shard(call), NULL);
 }
 
-static void handle_open(void *context, struct rpc_call *rpc_call, struct bytes request, struct blob *owner)
+static void handle_open(void *context, struct rpc_call *rpc_call, struct bytes request,
+                        struct blob *owner)
 {
     (void)owner;
     struct move_call *call = call_create(context, rpc_call, request);
@@ -178,7 +185,7 @@ static void handle_open(void *context, struct rpc_call *rpc_call, struct bytes r
     }
 }
 
-/* ---- Read ---------------------------------------------------------------------------------------------------- */
+/* ---- Read ---- */
 
 static bool read_job(void *context, bool stopping)
 {
@@ -195,7 +202,8 @@ static bool read_job(void *context, bool stopping)
     return true;
 }
 
-static void handle_read(void *context, struct rpc_call *rpc_call, struct bytes request, struct blob *owner)
+static void handle_read(void *context, struct rpc_call *rpc_call, struct bytes request,
+                        struct blob *owner)
 {
     (void)owner;
     struct move_service *service = context;
@@ -219,10 +227,11 @@ static void handle_read(void *context, struct rpc_call *rpc_call, struct bytes r
     }
 }
 
-/* ---- Freeze -------------------------------------------------------------------------------------------------- */
+/* ---- Freeze ---- */
 
 /* The place of (shard, number), made when there is none. With the mutex held. */
-static struct totals *totals_of(struct move_service *service, uint32_t shard, uint64_t number, bool *found)
+static struct totals *totals_of(struct move_service *service, uint32_t shard, uint64_t number,
+                                bool *found)
 {
     for (uint32_t i = 0; i < MOVE_TOTALS_KEPT; i++) {
         struct totals *totals = &service->totals[i];
@@ -238,7 +247,8 @@ static struct totals *totals_of(struct move_service *service, uint32_t shard, ui
     return totals;
 }
 
-static void totals_set(struct move_service *service, const struct kv_move_scan *scan, int error, struct totals *out)
+static void totals_set(struct move_service *service, const struct kv_move_scan *scan, int error,
+                       struct totals *out)
 {
     bool found = false;
     pthread_mutex_lock(&service->mutex);
@@ -259,8 +269,9 @@ static bool freeze_job(void *context, bool stopping)
 {
     struct move_call *call = context;
     struct totals totals;
-    int error = stopping ? ERR_SHUTDOWN
-                         : kv_move_scan_step(call->service->options.machine, &call->scan, MOVE_SCAN_ROWS);
+    int error =
+        stopping ? ERR_SHUTDOWN
+                 : kv_move_scan_step(call->service->options.machine, &call->scan, MOVE_SCAN_ROWS);
     if (error == 0 && !call->scan.done) {
         return false;
     }
@@ -281,13 +292,15 @@ static void freeze_serve(void *context, int error)
     }
     bool found = false;
     pthread_mutex_lock(&service->mutex);
-    struct totals totals = *totals_of(service, call->request.shard, call->request.config_number, &found);
+    struct totals totals =
+        *totals_of(service, call->request.shard, call->request.config_number, &found);
     pthread_mutex_unlock(&service->mutex);
     if (found) {
         finish(call, totals.counting ? ERR_BUSY : 0, &totals);
         return;
     }
-    kv_move_scan_init(&call->scan, call->request.shard, call->request.config_number, call->request.to_group);
+    kv_move_scan_init(&call->scan, call->request.shard, call->request.config_number,
+                      call->request.to_group);
     error = worker_add(service->options.worker, freeze_job, call);
     if (error != 0) {
         totals_set(service, &call->scan, error, &totals);
@@ -295,7 +308,8 @@ static void freeze_serve(void *context, int error)
     }
 }
 
-static void handle_freeze(void *context, struct rpc_call *rpc_call, struct bytes request, struct blob *owner)
+static void handle_freeze(void *context, struct rpc_call *rpc_call, struct bytes request,
+                          struct blob *owner)
 {
     (void)owner;
     struct move_call *call = call_create(context, rpc_call, request);
@@ -308,7 +322,7 @@ static void handle_freeze(void *context, struct rpc_call *rpc_call, struct bytes
     }
 }
 
-/* ---- Drop ---------------------------------------------------------------------------------------------------- */
+/* ---- Drop ---- */
 
 static void drop_done(void *context, int error, struct raft_position position, struct bytes result)
 {
@@ -317,7 +331,8 @@ static void drop_done(void *context, int error, struct raft_position position, s
     finish(call, error != 0 ? error : kv_command_result(result), NULL);
 }
 
-static void handle_drop(void *context, struct rpc_call *rpc_call, struct bytes request, struct blob *owner)
+static void handle_drop(void *context, struct rpc_call *rpc_call, struct bytes request,
+                        struct blob *owner)
 {
     (void)owner;
     struct move_call *call = call_create(context, rpc_call, request);
@@ -341,7 +356,11 @@ static void handle_drop(void *context, struct rpc_call *rpc_call, struct bytes r
 int move_service_add_methods(struct move_service *service, struct rpc_server *server)
 {
     int error = rpc_server_add_unary(server, METHOD_SHARD_MOVE_OPEN, handle_open, service);
-    error = error != 0 ? error : rpc_server_add_unary(server, METHOD_SHARD_MOVE_READ, handle_read, service);
-    error = error != 0 ? error : rpc_server_add_unary(server, METHOD_SHARD_MOVE_FREEZE, handle_freeze, service);
-    return error != 0 ? error : rpc_server_add_unary(server, METHOD_SHARD_MOVE_DROP, handle_drop, service);
+    error = error != 0 ? error
+                       : rpc_server_add_unary(server, METHOD_SHARD_MOVE_READ, handle_read, service);
+    error = error != 0
+                ? error
+                : rpc_server_add_unary(server, METHOD_SHARD_MOVE_FREEZE, handle_freeze, service);
+    return error != 0 ? error
+                      : rpc_server_add_unary(server, METHOD_SHARD_MOVE_DROP, handle_drop, service);
 }

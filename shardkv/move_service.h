@@ -1,5 +1,6 @@
-/* The source's side of moves: ShardMove.Open, Read, Freeze, Drop. Answered by the leader; Open and Freeze after a ReadIndex, so
- * that a deposed leader does not speak for the group; Drop through the log. Reading rows is the worker's.
+/* The source's side of moves: ShardMove.Open, Read, Freeze, Drop. Answered by the leader; Open and
+ * Freeze after a ReadIndex, so that a deposed leader does not speak for the group; Drop through the
+ * log. Reading rows is the worker's.
  *
  * Threads: handlers on rpc threads; answers on the apply thread, the loop thread and the worker. */
 #ifndef SHARDKV_MOVE_SERVICE_H
@@ -21,8 +22,8 @@ struct move_service_options {
 };
 
 enum {
-    MOVE_TOTALS_KEPT = 256,     /* totals of frozen shards, so that a repeated Freeze costs nothing */
-    MOVE_SCAN_ROWS = 8192,      /* rows counted before others get their turn */
+    MOVE_TOTALS_KEPT = 256, /* totals of frozen shards, so that a repeated Freeze costs nothing */
+    MOVE_SCAN_ROWS = 8192,  /* rows counted before others get their turn */
 };
 
 struct move_service *move_service_create(const struct move_service_options *options); /* gives */

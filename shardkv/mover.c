@@ -1,8 +1,9 @@
 /* The driver of moves; see mover.h. One owner at a time.
  *
- * A task is a place of work: it is begun because the table shows something to do, does one thing at a time (it waits for at most one
- * answer, `waiting_id`), and looks at the table again before the next. It ends when the table shows nothing more to do for it, or when
- * its source group does not answer. */
+ * A task is a place of work: it is begun because the table shows something to do, does one thing at
+ * a time (it waits for at most one answer, `waiting_id`), and looks at the table again before the
+ * next. It ends when the table shows nothing more to do for it, or when its source group does not
+ * answer. */
 #include "base/assert.h"
 #include "base/metrics.h"
 #include "shardkv/mover_internal.h"
@@ -34,7 +35,8 @@ void mover_action_deinit(struct mover_action *action)
     buf_deinit(&action->after_row);
 }
 
-/* ---- tasks and actions --------------------------------------------------------------------------------------- */
+/* ---- tasks and actions
+ * --------------------------------------------------------------------------------------- */
 
 void mover__task_end(struct task *task)
 {
@@ -52,14 +54,16 @@ struct task *mover__task_waiting_for(struct mover *mover, uint64_t id)
     return NULL;
 }
 
-static struct mover_action *action_add(struct mover *mover, struct task *task, enum mover_action_kind kind)
+static struct mover_action *action_add(struct mover *mover, struct task *task,
+                                       enum mover_action_kind kind)
 {
     ASSERT(task->waiting_id == 0);
     if (mover->action_next == mover->action_count) {
         mover->action_next = 0;
         mover->action_count = 0;
     }
-    ASSERT_CMP(mover->action_count, <, MOVER_TASKS_MAX); /* one a task, and they are taken after every tick */
+    ASSERT_CMP(mover->action_count, <,
+               MOVER_TASKS_MAX); /* one a task, and they are taken after every tick */
     struct mover_action *action = &mover->actions[mover->action_count];
     mover->action_count++;
     mover->next_id++;
@@ -92,7 +96,8 @@ void mover__task_back_off(struct mover *mover, struct task *task, uint64_t now_n
     task->not_before_ns = now_ns + backoff_ns(mover, task->failures);
 }
 
-/* ---- source groups ------------------------------------------------------------------------------------------- */
+/* ---- source groups
+ * ------------------------------------------------------------------------------------------- */
 
 struct peer *mover__peer_of(struct mover *mover, uint64_t id)
 {
@@ -130,12 +135,15 @@ void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns)
     metric_add(&move_call_failed_count, 1);
 }
 
-/* Replicas of the task's source: as the config has them, or for a drop as they were when the shard was installed. */
-static bool source_group(const struct mover *mover, const struct task *task, struct config_group *out)
+/* Replicas of the task's source: as the config has them, or for a drop as they were when the shard
+ * was installed. */
+static bool source_group(const struct mover *mover, const struct task *task,
+                         struct config_group *out)
 {
     const struct kv_table *table = mover->table;
     if (table->config != NULL) {
-        const struct config_group *group = config_find_group(config_share_get(table->config), task->source);
+        const struct config_group *group =
+            config_find_group(config_share_get(table->config), task->source);
         if (group != NULL && group->replica_count > 0) {
             *out = *group;
             return true;
@@ -144,13 +152,15 @@ static bool source_group(const struct mover *mover, const struct task *task, str
     for (uint32_t i = 0; i < table->pending_count; i++) {
         const struct pending_drop *drop = &table->pending[i];
         if (drop->shard == task->shard && drop->number == task->number) {
-            return pending_source_decode(blob_view(drop->source), out) == 0 && out->replica_count > 0;
+            return pending_source_decode(blob_view(drop->source), out) == 0 &&
+                   out->replica_count > 0;
         }
     }
     return false;
 }
 
-static struct mover_action *call(struct mover *mover, struct task *task, enum mover_verb verb, uint64_t now_ns)
+static struct mover_action *call(struct mover *mover, struct task *task, enum mover_verb verb,
+                                 uint64_t now_ns)
 {
     struct config_group group;
     if (!source_group(mover, task, &group)) {
@@ -175,7 +185,8 @@ static struct mover_action *call(struct mover *mover, struct task *task, enum mo
     return action;
 }
 
-/* ---- what each kind of task does next ------------------------------------------------------------------------ */
+/* ---- what each kind of task does next
+ * ------------------------------------------------------------------------ */
 
 static void run_config(struct mover *mover, struct task *task, uint64_t now_ns)
 {
@@ -195,7 +206,8 @@ static void run_expire(struct mover *mover, struct task *task, uint64_t now_ns)
         const struct shard_record *record = &table->shards[mover->expire_shard];
         if (record->state == SHARD_SERVING && record->session_count > 0) {
             task->shard = mover->expire_shard;
-            mover__propose(mover, task, &(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = task->shard});
+            mover__propose(mover, task,
+                           &(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = task->shard});
             return;
         }
         mover->expire_shard++;
@@ -212,11 +224,14 @@ static void run_pull(struct mover *mover, struct task *task, uint64_t now_ns)
         return;
     }
     if (record->clearing) {
-        mover__propose(mover, task, &(struct kv_command){
-                                 .kind = KV_COMMAND_STEP, .shard = task->shard, .number = task->number});
+        mover__propose(mover, task,
+                       &(struct kv_command){
+                           .kind = KV_COMMAND_STEP, .shard = task->shard, .number = task->number});
         return;
     }
-    enum mover_verb verb = !task->opened ? MOVER_OPEN : record->complete ? MOVER_FREEZE : MOVER_READ;
+    enum mover_verb verb = !task->opened      ? MOVER_OPEN
+                           : record->complete ? MOVER_FREEZE
+                                              : MOVER_READ;
     struct mover_action *action = call(mover, task, verb, now_ns);
     if (action != NULL && verb == MOVER_READ) {
         task->generation = record->generation;
@@ -237,7 +252,8 @@ static void run_step(struct mover *mover, struct task *task)
         return;
     }
     mover__propose(mover, task,
-            &(struct kv_command){.kind = KV_COMMAND_STEP, .shard = task->shard, .number = task->number});
+                   &(struct kv_command){
+                       .kind = KV_COMMAND_STEP, .shard = task->shard, .number = task->number});
 }
 
 static bool drop_is_pending(const struct kv_table *table, uint32_t shard, uint64_t number)
@@ -255,8 +271,10 @@ static void run_drop(struct mover *mover, struct task *task, uint64_t now_ns)
     if (!drop_is_pending(mover->table, task->shard, task->number)) {
         mover__task_end(task);
     } else if (task->confirming) {
-        mover__propose(mover, task, &(struct kv_command){
-                                 .kind = KV_COMMAND_DROP_CONFIRMED, .shard = task->shard, .number = task->number});
+        mover__propose(mover, task,
+                       &(struct kv_command){.kind = KV_COMMAND_DROP_CONFIRMED,
+                                            .shard = task->shard,
+                                            .number = task->number});
     } else {
         (void)call(mover, task, MOVER_DROP, now_ns);
     }
@@ -294,9 +312,11 @@ static void task_run(struct mover *mover, struct task *task, uint64_t now_ns)
     UNREACHABLE();
 }
 
-/* ---- finding work -------------------------------------------------------------------------------------------- */
+/* ---- finding work
+ * -------------------------------------------------------------------------------------------- */
 
-static bool has_task(const struct mover *mover, enum task_kind kind, uint32_t shard, uint64_t number)
+static bool has_task(const struct mover *mover, enum task_kind kind, uint32_t shard,
+                     uint64_t number)
 {
     for (uint32_t i = 0; i < MOVER_TASKS_MAX; i++) {
         const struct task *task = &mover->tasks[i];
@@ -316,11 +336,13 @@ static uint32_t count_tasks(const struct mover *mover, enum task_kind kind)
     return count;
 }
 
-static void task_begin(struct mover *mover, enum task_kind kind, uint32_t shard, uint64_t number, uint64_t source)
+static void task_begin(struct mover *mover, enum task_kind kind, uint32_t shard, uint64_t number,
+                       uint64_t source)
 {
     for (uint32_t i = 0; i < MOVER_TASKS_MAX; i++) {
         if (mover->tasks[i].kind == TASK_FREE) {
-            mover->tasks[i] = (struct task){.kind = kind, .shard = shard, .number = number, .source = source};
+            mover->tasks[i] =
+                (struct task){.kind = kind, .shard = shard, .number = number, .source = source};
             return;
         }
     }
@@ -432,7 +454,7 @@ bool mover_next(struct mover *mover, struct mover_action *out)
     return true;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 struct mover *mover_create(const struct mover_options *options)
 {

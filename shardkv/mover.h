@@ -1,15 +1,15 @@
-/* The driver of a group's moves, as a pure machine: no threads, no clock, no network. It looks at the replicated shard table and says
- * what to propose and whom to ask; it remembers nothing that matters, so a new leader's driver goes on where the old one was, and two
- * drivers at once do no harm (every command is fenced).
+/* The driver of a group's moves, as a pure machine: no threads, no clock, no network. It looks at
+ * the replicated shard table and says what to propose and whom to ask; it remembers nothing that
+ * matters, so a new leader's driver goes on where the old one was, and two drivers at once do no
+ * harm (every command is fenced).
  *
  *   table: newest config is ahead, all settled     fetch config N+1, propose CONFIG
- *   table: shard PULLING                            Open, Read -> CHUNK ..., Freeze -> INSTALL; while clearing: STEP
- *   table: shard DROPPING                           STEP ...
- *   table: pending drop                             Drop -> DROP_CONFIRMED
- *   table: sessions                                 EXPIRE, round after round
+ *   table: shard PULLING                            Open, Read -> CHUNK ..., Freeze -> INSTALL;
+ * while clearing: STEP table: shard DROPPING                           STEP ... table: pending drop
+ * Drop -> DROP_CONFIRMED table: sessions                                 EXPIRE, round after round
  *
- * One source group that does not answer holds up nobody else: its tasks give their places back and it is asked again
- * after a back-off. */
+ * One source group that does not answer holds up nobody else: its tasks give their places back and
+ * it is asked again after a back-off. */
 #ifndef SHARDKV_MOVER_H
 #define SHARDKV_MOVER_H
 
@@ -64,7 +64,7 @@ struct mover_reply {
     uint32_t rows_crc32c;
     struct bytes last_row;
     bool end;
-    uint64_t row_count;         /* FREEZE */
+    uint64_t row_count; /* FREEZE */
     uint64_t row_bytes;
     uint64_t checksum;
 };
@@ -74,13 +74,17 @@ void mover_destroy(struct mover *mover);
 
 /* Not leader: everything under way is forgotten, and later answers to it are ignored. */
 void mover_set_leader(struct mover *mover, bool leader);
-void mover_set_table(struct mover *mover, struct kv_table *table); /* takes a reference of its own */
+void mover_set_table(struct mover *mover,
+                     struct kv_table *table); /* takes a reference of its own */
 void mover_set_latest(struct mover *mover, uint64_t config_number);
 
-/* Answers. `config`: the bytes of Config, empty on an error. `answer`: what the command was answered with. */
-void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes config, uint64_t now_ns);
+/* Answers. `config`: the bytes of Config, empty on an error. `answer`: what the command was
+ * answered with. */
+void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes config,
+                   uint64_t now_ns);
 void mover_proposed(struct mover *mover, uint64_t id, int error, int answer, uint64_t now_ns);
-void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *reply, uint64_t now_ns);
+void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *reply,
+                   uint64_t now_ns);
 
 /* Works out what to do now. Call after every input and at mover_wake_ns. */
 void mover_tick(struct mover *mover, uint64_t now_ns);

@@ -17,14 +17,14 @@ struct task {
     enum task_kind kind;
     uint32_t shard;
     uint64_t number;
-    uint64_t source;        /* PULL, DROP: the group that is asked */
-    bool opened;            /* PULL: the source said that it is ready */
-    bool confirming;        /* DROP: the source has dropped */
-    enum mover_verb verb;   /* of the call that is out */
-    uint32_t attempt;       /* the peer's when it was made */
-    uint64_t generation;    /* READ: the attempt that asked, and after which row */
+    uint64_t source;      /* PULL, DROP: the group that is asked */
+    bool opened;          /* PULL: the source said that it is ready */
+    bool confirming;      /* DROP: the source has dropped */
+    enum mover_verb verb; /* of the call that is out */
+    uint32_t attempt;     /* the peer's when it was made */
+    uint64_t generation;  /* READ: the attempt that asked, and after which row */
     struct buf after_row;
-    uint64_t waiting_id;    /* 0: not waiting */
+    uint64_t waiting_id; /* 0: not waiting */
     uint64_t not_before_ns;
     uint32_t failures;
 };
@@ -34,7 +34,8 @@ struct peer {
     uint64_t id;
     char leader[ADDRESS_BYTES_MAX]; /* "": try the next replica */
     uint32_t next_replica;
-    uint32_t attempt; /* grows when another replica is to be asked: what is said of the former counts once, not once a task */
+    uint32_t attempt; /* grows when another replica is to be asked: what is said of the former
+                         counts once, not once a task */
     uint32_t failures;
     uint64_t not_before_ns;
 };
@@ -59,7 +60,8 @@ struct mover {
 };
 
 void mover__task_end(struct task *task);
-struct task *mover__task_waiting_for(struct mover *mover, uint64_t id); /* NULL: nobody waits for it any more */
+struct task *mover__task_waiting_for(struct mover *mover,
+                                     uint64_t id); /* NULL: nobody waits for it any more */
 void mover__task_back_off(struct mover *mover, struct task *task, uint64_t now_ns);
 void mover__propose(struct mover *mover, struct task *task, const struct kv_command *command);
 struct peer *mover__peer_of(struct mover *mover, uint64_t id); /* until the next call of it */

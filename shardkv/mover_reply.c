@@ -1,5 +1,5 @@
-/* The driver's inputs: answers to what it proposed, asked and fetched. An answer whose task is gone is ignored: what it would have led to
- * stands in the table, or will be done again. */
+/* The driver's inputs: answers to what it proposed, asked and fetched. An answer whose task is gone
+ * is ignored: what it would have led to stands in the table, or will be done again. */
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -22,7 +22,8 @@ static struct task *take(struct mover *mover, uint64_t id)
     return task;
 }
 
-void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes config, uint64_t now_ns)
+void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes config,
+                   uint64_t now_ns)
 {
     struct task *task = take(mover, id);
     if (task == NULL) {
@@ -30,7 +31,8 @@ void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes con
     }
     mover->next_poll_ns = now_ns + mover->options.poll_interval_ns;
     if (error == 0) {
-        mover__propose(mover, task, &(struct kv_command){.kind = KV_COMMAND_CONFIG, .config = config});
+        mover__propose(mover, task,
+                       &(struct kv_command){.kind = KV_COMMAND_CONFIG, .config = config});
     } else if (error == ERR_CONFIG_UNKNOWN && mover->latest < task->number) {
         task->failures = 0; /* there is none yet */
     } else {
@@ -50,8 +52,8 @@ void mover_proposed(struct mover *mover, uint64_t id, int error, int answer, uin
     }
     bool expected = answer == 0 || answer == ERR_EXISTS;
     if (!expected) {
-        log_event(LOG_WARN, "mover.refused", "task=%d shard=%u config=%" PRIu64 " answer=%s", (int)task->kind,
-                  (unsigned)task->shard, task->number, err_name(answer));
+        log_event(LOG_WARN, "mover.refused", "task=%d shard=%u config=%" PRIu64 " answer=%s",
+                  (int)task->kind, (unsigned)task->shard, task->number, err_name(answer));
         mover__task_back_off(mover, task, now_ns);
         return;
     }
@@ -60,48 +62,55 @@ void mover_proposed(struct mover *mover, uint64_t id, int error, int answer, uin
     if (task->kind == TASK_EXPIRE) {
         /* The table tells whether this shard's round is over. */
         const struct kv_table *table = mover->table;
-        if (mover->expire_shard >= table->shard_count || table->shards[mover->expire_shard].expire_from == 0) {
+        if (mover->expire_shard >= table->shard_count ||
+            table->shards[mover->expire_shard].expire_from == 0) {
             mover->expire_shard++;
         }
         task->not_before_ns = now_ns + EXPIRE_PAUSE_MS * NS_PER_MS;
     }
 }
 
-/* ---- replies of source groups -------------------------------------------------------------------------------- */
+/* ---- replies of source groups
+ * -------------------------------------------------------------------------------- */
 
-static void read_replied(struct mover *mover, struct task *task, const struct mover_reply *reply, uint64_t now_ns)
+static void read_replied(struct mover *mover, struct task *task, const struct mover_reply *reply,
+                         uint64_t now_ns)
 {
-    if (crc32c_extend(0, reply->rows.data, reply->rows.size) != reply->rows_crc32c || reply->rows.size == 0) {
+    if (crc32c_extend(0, reply->rows.data, reply->rows.size) != reply->rows_crc32c ||
+        reply->rows.size == 0) {
         metric_add(&move_chunk_damaged_count, 1);
         mover__task_back_off(mover, task, now_ns);
         return;
     }
-    mover__propose(mover, task, &(struct kv_command){
-                                    .kind = KV_COMMAND_CHUNK,
-                                    .shard = task->shard,
-                                    .number = task->number,
-                                    .generation = task->generation,
-                                    .after_row = buf_view(&task->after_row),
-                                    .last_row = reply->last_row,
-                                    .rows = reply->rows,
-                                    .end = reply->end,
-                                });
+    mover__propose(mover, task,
+                   &(struct kv_command){
+                       .kind = KV_COMMAND_CHUNK,
+                       .shard = task->shard,
+                       .number = task->number,
+                       .generation = task->generation,
+                       .after_row = buf_view(&task->after_row),
+                       .last_row = reply->last_row,
+                       .rows = reply->rows,
+                       .end = reply->end,
+                   });
 }
 
 static void freeze_replied(struct mover *mover, struct task *task, const struct mover_reply *reply)
 {
-    mover__propose(mover, task, &(struct kv_command){
-                                    .kind = KV_COMMAND_INSTALL,
-                                    .shard = task->shard,
-                                    .number = task->number,
-                                    .generation = task->generation,
-                                    .row_count = reply->row_count,
-                                    .row_bytes = reply->row_bytes,
-                                    .checksum = reply->checksum,
-                                });
+    mover__propose(mover, task,
+                   &(struct kv_command){
+                       .kind = KV_COMMAND_INSTALL,
+                       .shard = task->shard,
+                       .number = task->number,
+                       .generation = task->generation,
+                       .row_count = reply->row_count,
+                       .row_bytes = reply->row_bytes,
+                       .checksum = reply->checksum,
+                   });
 }
 
-static void succeeded(struct mover *mover, struct task *task, const struct mover_reply *reply, uint64_t now_ns)
+static void succeeded(struct mover *mover, struct task *task, const struct mover_reply *reply,
+                      uint64_t now_ns)
 {
     task->failures = 0;
     task->not_before_ns = 0;
@@ -122,11 +131,13 @@ static void succeeded(struct mover *mover, struct task *task, const struct mover
     UNREACHABLE();
 }
 
-/* A follower that knows its leader costs one more call, not a wait; one that was told twice in a row waits. */
-static void redirected(struct mover *mover, struct peer *peer, const char *leader_address, uint64_t now_ns)
+/* A follower that knows its leader costs one more call, not a wait; one that was told twice in a
+ * row waits. */
+static void redirected(struct mover *mover, struct peer *peer, const char *leader_address,
+                       uint64_t now_ns)
 {
-    bool known = leader_address != NULL && leader_address[0] != '\0' && strcmp(peer->leader, leader_address) != 0 &&
-                 peer->failures == 0;
+    bool known = leader_address != NULL && leader_address[0] != '\0' &&
+                 strcmp(peer->leader, leader_address) != 0 && peer->failures == 0;
     if (!known) {
         mover__peer_failed(mover, peer, now_ns);
         return;
@@ -136,7 +147,8 @@ static void redirected(struct mover *mover, struct peer *peer, const char *leade
     peer->failures = 1;
 }
 
-void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *reply, uint64_t now_ns)
+void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *reply,
+                   uint64_t now_ns)
 {
     struct task *task = take(mover, id);
     if (task == NULL) {
@@ -151,12 +163,14 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
         task->not_before_ns = 0; /* another replica is being asked by now */
     } else if (reply->error == ERR_NOT_LEADER) {
         redirected(mover, peer, reply->leader_address, now_ns);
-    } else if (reply->error == ERR_BUSY || reply->error == ERR_NOT_FOUND || reply->error == ERR_INVALID) {
+    } else if (reply->error == ERR_BUSY || reply->error == ERR_NOT_FOUND ||
+               reply->error == ERR_INVALID) {
         /* It lives, and this shard is not ready, or not there: others of its shards may be. */
         peer->failures = 0;
         mover__task_back_off(mover, task, now_ns);
         if (reply->error != ERR_BUSY) {
-            log_event(LOG_WARN, "move.not_there", "shard=%u config=%" PRIu64 " source=%" PRIu64 " error=%s",
+            log_event(LOG_WARN, "move.not_there",
+                      "shard=%u config=%" PRIu64 " source=%" PRIu64 " error=%s",
                       (unsigned)task->shard, task->number, task->source, err_name(reply->error));
         }
     } else if (reply->error == ERR_CONFIG_BEHIND) {
@@ -164,8 +178,10 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
         peer->attempt++;
         mover__peer_rest(mover, peer, now_ns);
     } else {
-        log_event(LOG_INFO, "move.call_failed", "shard=%u config=%" PRIu64 " source=%" PRIu64 " verb=%d error=%s",
-                  (unsigned)task->shard, task->number, task->source, (int)task->verb, err_name(reply->error));
+        log_event(LOG_INFO, "move.call_failed",
+                  "shard=%u config=%" PRIu64 " source=%" PRIu64 " verb=%d error=%s",
+                  (unsigned)task->shard, task->number, task->source, (int)task->verb,
+                  err_name(reply->error));
         mover__peer_failed(mover, peer, now_ns);
     }
 }

@@ -1,5 +1,6 @@
-/* The driver's thread. Everything that happens becomes an event in a list under one mutex; the thread takes the whole list, feeds the
- * pure driver, and carries out its actions. Events are bounded by the driver's tasks: each has at most one answer under way. */
+/* The driver's thread. Everything that happens becomes an event in a list under one mutex; the
+ * thread takes the whole list, feeds the pure driver, and carries out its actions. Events are
+ * bounded by the driver's tasks: each has at most one answer under way. */
 #include "shardkv/mover_runtime.h"
 
 #include "base/assert.h"
@@ -25,9 +26,9 @@ struct event {
     struct mover_runtime *runtime;
     uint64_t id;
     int error;
-    int answer;            /* PROPOSED */
-    enum mover_verb verb;  /* REPLIED */
-    struct buf bytes;      /* REPLIED: the response; FETCHED: the config */
+    int answer;           /* PROPOSED */
+    enum mover_verb verb; /* REPLIED */
+    struct buf bytes;     /* REPLIED: the response; FETCHED: the config */
     struct event *next;
 };
 
@@ -43,7 +44,7 @@ struct mover_runtime {
     struct node *node;
     struct kv_machine *machine;
     struct kv_service *service;
-    struct mover *mover;                       /* the thread's own, as are the channels */
+    struct mover *mover; /* the thread's own, as are the channels */
     struct channel channels[MOVER_CHANNELS_MAX];
     uint64_t call_count;
     pthread_t thread;
@@ -61,7 +62,7 @@ struct mover_runtime {
     bool stopping;
 };
 
-/* ---- events -------------------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 /* For one thing that is begun; its end is event_post. */
 static struct event *event_begin(struct mover_runtime *runtime, enum event_kind kind, uint64_t id)
@@ -103,8 +104,8 @@ void mover_runtime_table_changed(void *context)
     pthread_mutex_unlock(&runtime->mutex);
 }
 
-void mover_runtime_role_changed(void *context, enum node_role role, uint64_t term, uint64_t leader_id,
-                                const char *leader_address)
+void mover_runtime_role_changed(void *context, enum node_role role, uint64_t term,
+                                uint64_t leader_id, const char *leader_address)
 {
     (void)leader_address;
     struct mover_runtime *runtime = context;
@@ -129,9 +130,11 @@ static void config_changed(void *context, const struct config *config)
     pthread_mutex_unlock(&runtime->mutex);
 }
 
-/* ---- carrying out -------------------------------------------------------------------------------------------- */
+/* ---- carrying out
+ * -------------------------------------------------------------------------------------------- */
 
-static void propose_done(void *context, int error, struct raft_position position, struct bytes result)
+static void propose_done(void *context, int error, struct raft_position position,
+                         struct bytes result)
 {
     (void)position;
     struct event *event = context;
@@ -174,12 +177,14 @@ static void fetch_done(void *context, int error, const char *text, struct bytes 
     event_post(event);
 }
 
-static void do_fetch(struct mover_runtime *runtime, const struct mover_action *action, uint64_t now_ns)
+static void do_fetch(struct mover_runtime *runtime, const struct mover_action *action,
+                     uint64_t now_ns)
 {
     struct event *event = event_begin(runtime, EVENT_FETCHED, action->id);
     struct msg_query_request request = {.number = action->number};
     request.header.cluster_id = runtime->options.cluster_id;
-    controller_client_next_ids(runtime->controllers, &request.header.client_id, &request.header.sequence);
+    controller_client_next_ids(runtime->controllers, &request.header.client_id,
+                               &request.header.sequence);
     request.header.acked_below = request.header.sequence;
     struct buf bytes = {0};
     msg_query_request_encode(&request, &bytes);
@@ -220,8 +225,8 @@ static struct rpc_channel *channel_to(struct mover_runtime *runtime, const char 
     return place->channel;
 }
 
-static const char *encode_call(const struct mover_runtime *runtime, const struct mover_action *action,
-                               struct buf *out)
+static const char *encode_call(const struct mover_runtime *runtime,
+                               const struct mover_action *action, struct buf *out)
 {
     struct msg_peer_move_request move = {
         .cluster_id = runtime->options.cluster_id,
@@ -232,8 +237,9 @@ static const char *encode_call(const struct mover_runtime *runtime, const struct
     };
     switch (action->verb) {
     case MOVER_READ: {
-        struct msg_peer_read_request read = {
-            .move = move, .after_row = buf_view(&action->after_row), .bytes_max = action->bytes_max};
+        struct msg_peer_read_request read = {.move = move,
+                                             .after_row = buf_view(&action->after_row),
+                                             .bytes_max = action->bytes_max};
         msg_peer_read_request_encode(&read, out);
         return METHOD_SHARD_MOVE_READ;
     }
@@ -260,16 +266,18 @@ static void call_done(void *context, const struct rpc_result *result)
     event_post(event);
 }
 
-static void do_call(struct mover_runtime *runtime, const struct mover_action *action, uint64_t now_ns)
+static void do_call(struct mover_runtime *runtime, const struct mover_action *action,
+                    uint64_t now_ns)
 {
     struct event *event = event_begin(runtime, EVENT_REPLIED, action->id);
     event->verb = action->verb;
     struct buf request = {0};
     const char *method = encode_call(runtime, action, &request);
     struct rpc_channel *channel = channel_to(runtime, action->address);
-    int error = channel == NULL ? ERR_INVALID
-                                : rpc_call_start(channel, method, &request, now_ns + action->timeout_ns, call_done,
-                                                 event, NULL);
+    int error = channel == NULL
+                    ? ERR_INVALID
+                    : rpc_call_start(channel, method, &request, now_ns + action->timeout_ns,
+                                     call_done, event, NULL);
     if (error != 0) {
         buf_deinit(&request);
         event->error = error;
@@ -296,7 +304,8 @@ static void carry_out(struct mover_runtime *runtime, uint64_t now_ns)
     }
 }
 
-/* ---- the thread ---------------------------------------------------------------------------------------------- */
+/* ---- the thread
+ * ---------------------------------------------------------------------------------------------- */
 
 static void replied(struct mover_runtime *runtime, const struct event *event, uint64_t now_ns)
 {
@@ -358,7 +367,8 @@ static void wait(struct mover_runtime *runtime, uint64_t wake_ns)
             pthread_cond_wait(&runtime->changed, &runtime->mutex);
             continue;
         }
-        struct timespec until = {.tv_sec = (time_t)(wake_ns / NS_PER_S), .tv_nsec = (long)(wake_ns % NS_PER_S)};
+        struct timespec until = {.tv_sec = (time_t)(wake_ns / NS_PER_S),
+                                 .tv_nsec = (long)(wake_ns % NS_PER_S)};
         if (pthread_cond_timedwait(&runtime->changed, &runtime->mutex, &until) != 0) {
             return;
         }
@@ -401,15 +411,16 @@ static void *run(void *context)
     return NULL;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
-int mover_runtime_create(const struct mover_runtime_options *options, struct mover_runtime **out, char *why,
-                         size_t why_size)
+int mover_runtime_create(const struct mover_runtime_options *options, struct mover_runtime **out,
+                         char *why, size_t why_size)
 {
     struct mover_runtime *runtime = mem_calloc(1, sizeof *runtime);
     runtime->options = *options;
-    int error = controller_client_create(options->rpc, options->clock, options->controllers, options->cluster_id,
-                                         options->seed, &runtime->controllers, why, why_size);
+    int error = controller_client_create(options->rpc, options->clock, options->controllers,
+                                         options->cluster_id, options->seed, &runtime->controllers,
+                                         why, why_size);
     if (error != 0) {
         free(runtime);
         return error;
@@ -420,15 +431,16 @@ int mover_runtime_create(const struct mover_runtime_options *options, struct mov
     pthread_mutex_init(&runtime->mutex, NULL);
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC); /* deadlines are the clock's monotonic time */
+    pthread_condattr_setclock(&attributes,
+                              CLOCK_MONOTONIC); /* deadlines are the clock's monotonic time */
     pthread_cond_init(&runtime->changed, &attributes);
     pthread_condattr_destroy(&attributes);
     *out = runtime;
     return 0;
 }
 
-int mover_runtime_start(struct mover_runtime *runtime, struct node *node, struct kv_machine *machine,
-                        struct kv_service *service)
+int mover_runtime_start(struct mover_runtime *runtime, struct node *node,
+                        struct kv_machine *machine, struct kv_service *service)
 {
     runtime->node = node;
     runtime->machine = machine;

@@ -50,7 +50,8 @@ static uint64_t hash_of(uint32_t shard, struct bytes key)
     return XXH3_64bits_withSeed(key.data, key.size, shard);
 }
 
-static uint32_t slot_of(const struct overlay *overlay, uint64_t hash, uint32_t shard, struct bytes key)
+static uint32_t slot_of(const struct overlay *overlay, uint64_t hash, uint32_t shard,
+                        struct bytes key)
 {
     uint32_t mask = overlay->slot_count - 1;
     uint32_t slot = (uint32_t)hash & mask;
@@ -123,7 +124,8 @@ void overlay_row_delete(struct overlay_row *row)
     row->value = BYTES_EMPTY;
 }
 
-void overlay_row_append(struct overlay_row *row, struct bytes base, struct bytes tail, uint64_t version)
+void overlay_row_append(struct overlay_row *row, struct bytes base, struct bytes tail,
+                        uint64_t version)
 {
     bool own = row->owned.data != NULL && base.data == row->owned.data;
     if (!own) {

@@ -1,9 +1,10 @@
 /* Kv.Scan: rows of one shard in key order, a piece a call.
  *
- * A call goes rpc thread -> ReadIndex -> apply thread (this replica holds everything acknowledged before the call, and
- * serves the shard) -> worker (reads the disk) -> answer. The piece is one moment: an iterator is a consistent view. That
- * the moment was this group's is checked afterwards: a shard that is still serving under the same config number has
- * not been frozen since, so nobody else can have acknowledged anything for it meanwhile. */
+ * A call goes rpc thread -> ReadIndex -> apply thread (this replica holds everything acknowledged
+ * before the call, and serves the shard) -> worker (reads the disk) -> answer. The piece is one
+ * moment: an iterator is a consistent view. That the moment was this group's is checked afterwards:
+ * a shard that is still serving under the same config number has not been frozen since, so nobody
+ * else can have acknowledged anything for it meanwhile. */
 #include "shardkv/kv_machine_internal.h"
 #include "shardkv/service_internal.h"
 
@@ -22,15 +23,16 @@ struct scan {
 
 struct scan_rows {
     struct msg_scan_response response;
-    struct buf bytes;   /* keys and values, behind each other */
+    struct buf bytes; /* keys and values, behind each other */
     size_t bytes_max;
     uint32_t rows_max;
 };
 
-/* ---- the answer ---------------------------------------------------------------------------------------------- */
+/* ---- the answer
+ * ---------------------------------------------------------------------------------------------- */
 
-static void answer(struct kv_service *service, struct rpc_call *call, uint32_t shard, int error, const char *text,
-                   struct msg_scan_response *response)
+static void answer(struct kv_service *service, struct rpc_call *call, uint32_t shard, int error,
+                   const char *text, struct msg_scan_response *response)
 {
     struct buf bytes = {0};
     if (error != 0) {
@@ -47,16 +49,19 @@ static void answer(struct kv_service *service, struct rpc_call *call, uint32_t s
 static void finish(struct scan *scan, int error, struct msg_scan_response *response)
 {
     struct msg_scan_response *empty = response == NULL ? mem_calloc(1, sizeof *empty) : NULL;
-    answer(scan->service, scan->call, scan->request.shard, error, NULL, response != NULL ? response : empty);
+    answer(scan->service, scan->call, scan->request.shard, error, NULL,
+           response != NULL ? response : empty);
     free(empty);
     blob_unref(scan->owner);
     free(scan);
 }
 
-/* ---- reading, worker thread ---------------------------------------------------------------------------------- */
+/* ---- reading, worker thread
+ * ---------------------------------------------------------------------------------- */
 
 /* Takes a row of the store in; false when it does not fit behind those that are there. */
-static bool take_row(struct scan_rows *out, struct bytes key, struct bytes row, bool keys_only, int *error)
+static bool take_row(struct scan_rows *out, struct bytes key, struct bytes row, bool keys_only,
+                     int *error)
 {
     struct reader reader = reader_of(row);
     uint64_t version = get_varint(&reader);
@@ -67,8 +72,8 @@ static bool take_row(struct scan_rows *out, struct bytes key, struct bytes row, 
     struct bytes value = keys_only ? BYTES_EMPTY : get_bytes(&reader, reader_left(&reader));
     size_t more = key.size + value.size;
     uint32_t count = out->response.row_count;
-    if (count == out->rows_max ||
-        (count > 0 && (out->bytes.size >= out->bytes_max || more > out->bytes_max - out->bytes.size))) {
+    if (count == out->rows_max || (count > 0 && (out->bytes.size >= out->bytes_max ||
+                                                 more > out->bytes_max - out->bytes.size))) {
         return false;
     }
     /* Sizes now, addresses when the buffer has stopped growing. */
@@ -92,7 +97,8 @@ static void place_rows(struct scan_rows *out)
     }
 }
 
-static int read_rows(struct kv_machine *machine, const struct msg_scan_request *request, struct scan_rows *out)
+static int read_rows(struct kv_machine *machine, const struct msg_scan_request *request,
+                     struct scan_rows *out)
 {
     const struct store_ops *ops = machine->store.ops;
     int error = kv__gate_enter(machine);
@@ -106,8 +112,8 @@ static int read_rows(struct kv_machine *machine, const struct msg_scan_request *
         key_of_data(request->shard, request->after_key, &from);
         from.data[from.size++] = 0; /* the first key that sorts after it */
     }
-    struct store_iterator *iterator =
-        ops->iterator_create(machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
+    struct store_iterator *iterator = ops->iterator_create(
+        machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
     bool fits = true;
     while (fits && ops->iterator_valid(iterator)) {
         struct bytes key = ops->iterator_key(iterator);
@@ -168,7 +174,7 @@ static bool scan_job(void *context, bool stopping)
     return true;
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------ */
+/* ---- requests ---- */
 
 /* Apply thread. */
 static void scan_serve(void *context, int error)
@@ -204,7 +210,8 @@ static int check_request(const struct kv_service *service, const struct msg_scan
     return error;
 }
 
-static void handle_scan(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_scan(void *context, struct rpc_call *call, struct bytes request,
+                        struct blob *owner)
 {
     struct kv_service *service = context;
     struct msg_scan_request message = {0};
@@ -220,7 +227,8 @@ static void handle_scan(void *context, struct rpc_call *call, struct bytes reque
         return;
     }
     struct scan *scan = mem_alloc(sizeof *scan);
-    *scan = (struct scan){.service = service, .call = call, .request = message, .owner = blob_ref(owner)};
+    *scan = (struct scan){
+        .service = service, .call = call, .request = message, .owner = blob_ref(owner)};
     error = node_read(service->options.node, scan_serve, scan);
     if (error != 0) {
         finish(scan, error, NULL);

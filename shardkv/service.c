@@ -27,7 +27,8 @@ void kv_service_learn_config(struct kv_service *service, const struct config *co
 {
     struct config_share *share = config_share_create(config_clone(config));
     pthread_mutex_lock(&service->mutex);
-    bool newer = service->newest == NULL || config_share_get(service->newest)->number < config->number;
+    bool newer =
+        service->newest == NULL || config_share_get(service->newest)->number < config->number;
     if (newer) {
         struct config_share *old = service->newest;
         service->newest = share;
@@ -52,7 +53,8 @@ int service__check_cluster(const struct kv_service *service, uint64_t cluster_id
     return cluster_id == 0 || cluster_id == service->options.cluster_id ? 0 : ERR_WRONG_CLUSTER;
 }
 
-struct config_share *service__newest_config(struct kv_service *service, const struct kv_table *table)
+struct config_share *service__newest_config(struct kv_service *service,
+                                            const struct kv_table *table)
 {
     pthread_mutex_lock(&service->mutex);
     struct config_share *share = config_share_ref(service->newest);

@@ -1,5 +1,6 @@
-/* Admin.Status: the node's part, the shards' states, and on request the hash of the whole state. Sizes of shards are read
- * from the disk, by the worker, a shard at a time so that moves get their turn between. */
+/* Admin.Status: the node's part, the shards' states, and on request the hash of the whole state.
+ * Sizes of shards are read from the disk, by the worker, a shard at a time so that moves get their
+ * turn between. */
 #include "shardkv/service_internal.h"
 
 #include "base/assert.h"
@@ -10,8 +11,8 @@
 #include <string.h>
 
 enum {
-    ROWS_COUNTED_MAX = 20000,  /* a shard's rows are counted up to here, estimated beyond */
-    SHARDS_SIZED_MAX = 1024,   /* of a group with more shards than this the others show size 0 */
+    ROWS_COUNTED_MAX = 20000, /* a shard's rows are counted up to here, estimated beyond */
+    SHARDS_SIZED_MAX = 1024,  /* of a group with more shards than this the others show size 0 */
 };
 
 struct status_call {
@@ -37,7 +38,8 @@ static void status_finish(struct status_call *status, int error)
     free(status);
 }
 
-/* Background thread of the node. A hash that could not be made is not an error of the rest: state_hash stays 0. */
+/* Background thread of the node. A hash that could not be made is not an error of the rest:
+ * state_hash stays 0. */
 static void hash_done(void *context, int error, uint64_t hash, struct raft_position position)
 {
     struct status_call *status = context;
@@ -63,7 +65,8 @@ static bool size_shards(void *context, bool stopping)
             continue;
         }
         struct kv_shard_size size;
-        if (kv_machine_shard_size(status->service->options.machine, shard->shard, ROWS_COUNTED_MAX, &size) == 0) {
+        if (kv_machine_shard_size(status->service->options.machine, shard->shard, ROWS_COUNTED_MAX,
+                                  &size) == 0) {
             shard->keys = size.keys;
             shard->bytes = size.bytes;
         }
@@ -95,7 +98,8 @@ static void fill_shards(const struct kv_table *table, struct msg_status_response
     }
 }
 
-static void handle_status(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_status(void *context, struct rpc_call *call, struct bytes request,
+                          struct blob *owner)
 {
     (void)owner;
     struct kv_service *service = context;
@@ -113,7 +117,8 @@ static void handle_status(void *context, struct rpc_call *call, struct bytes req
         return;
     }
     node_fill_status(service->options.node, status->response);
-    snprintf(status->response->version, sizeof status->response->version, "%s", service->options.version);
+    snprintf(status->response->version, sizeof status->response->version, "%s",
+             service->options.version);
     struct kv_table *table = kv_machine_table(service->options.machine);
     fill_shards(table, status->response);
     kv_table_unref(table);

@@ -1,10 +1,12 @@
 /* Kv.Batch: blocks in, results out, many in flight on one stream.
  *
- * A block is answered in whatever order it finishes. Blocks without an answer are bounded by number and bytes: over the bound the stream
- * is not read (the client's sends stop at gRPC's window) until half of them are answered. An answer that the stream's send queue
- * has no room for waits here and still counts as unanswered.
+ * A block is answered in whatever order it finishes. Blocks without an answer are bounded by number
+ * and bytes: over the bound the stream is not read (the client's sends stop at gRPC's window) until
+ * half of them are answered. An answer that the stream's send queue has no room for waits here and
+ * still counts as unanswered.
  *
- * A block counts from `message` until its answer was taken by the stream, or the stream is closed. */
+ * A block counts from `message` until its answer was taken by the stream, or the stream is closed.
+ */
 #include "shardkv/service_internal.h"
 
 #include "base/assert.h"
@@ -53,7 +55,7 @@ static void stream_unref(struct batch_stream *stream)
     free(stream);
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
 /* With the mutex held. True: reading goes on, the caller resumes without the mutex. */
 static bool uncount(struct batch_stream *stream, size_t bytes)
@@ -62,7 +64,8 @@ static bool uncount(struct batch_stream *stream, size_t bytes)
     ASSERT_CMP(stream->bytes, >=, bytes);
     stream->blocks--;
     stream->bytes -= bytes;
-    if (stream->paused && stream->blocks <= STREAM_BLOCKS_MAX / 2 && stream->bytes <= STREAM_BYTES_MAX / 2) {
+    if (stream->paused && stream->blocks <= STREAM_BLOCKS_MAX / 2 &&
+        stream->bytes <= STREAM_BYTES_MAX / 2) {
         stream->paused = false;
         return !stream->closed;
     }
@@ -117,8 +120,8 @@ static void stream_writable(void *context, struct rpc_stream *handle)
 }
 
 /* Routes for the shards that were refused, each once, up to BATCH_ROUTES_MAX. */
-static void add_routes(struct kv_service *service, const struct block_call *call, struct bytes results,
-                       struct msg_batch_response *response)
+static void add_routes(struct kv_service *service, const struct block_call *call,
+                       struct bytes results, struct msg_batch_response *response)
 {
     struct block_reader block;
     struct reader reader;
@@ -138,8 +141,10 @@ static void add_routes(struct kv_service *service, const struct block_call *call
             refused = response->routes[j].shard != op.shard;
         }
         if (refused) {
-            response->routes = mem_realloc(response->routes, (response->route_count + 1) * sizeof(struct msg_route));
-            service__fill_route(service, table, op.shard, false, &response->routes[response->route_count]);
+            response->routes = mem_realloc(response->routes,
+                                           (response->route_count + 1) * sizeof(struct msg_route));
+            service__fill_route(service, table, op.shard, false,
+                                &response->routes[response->route_count]);
             response->route_count++;
         }
     }
@@ -198,10 +203,10 @@ static void read_serve(void *context, int error)
     buf_deinit(&answer);
 }
 
-/* ---- blocks -------------------------------------------------------------------------------------------------- */
+/* ---- blocks ---- */
 
-/* True when this group serves at least one of the block's shards. Otherwise `answer` becomes what every operation is
- * refused with, and nothing goes into the log. */
+/* True when this group serves at least one of the block's shards. Otherwise `answer` becomes what
+ * every operation is refused with, and nothing goes into the log. */
 static bool serves_any(const struct kv_table *table, struct bytes block, struct buf *answer)
 {
     struct block_reader reader;
@@ -235,7 +240,8 @@ static int check_block(struct kv_service *service, const struct kv_table *table,
         return ERR_WRONG_GROUP; /* no config yet: nothing is ours */
     }
     error = block_check(request->operations, request->reads, table->shard_count, &header);
-    if (error == 0 && !request->reads && header.client_id != 0 && header.age_ms > COMMAND_AGE_MS_MAX) {
+    if (error == 0 && !request->reads && header.client_id != 0 &&
+        header.age_ms > COMMAND_AGE_MS_MAX) {
         error = ERR_SESSION_EXPIRED;
     }
     return error;
@@ -252,7 +258,8 @@ static void call_start(struct block_call *call, const struct msg_batch_request *
     } else {
         if (error == 0) {
             error = call->reads ? node_read(service->options.node, read_serve, call)
-                                : node_propose(service->options.node, call->block, call->owner, write_done, call);
+                                : node_propose(service->options.node, call->block, call->owner,
+                                               write_done, call);
         }
         if (error != 0) {
             call_finish(call, error, BYTES_EMPTY);
@@ -262,7 +269,8 @@ static void call_start(struct block_call *call, const struct msg_batch_request *
     kv_table_unref(table);
 }
 
-/* ---- the stream's events ------------------------------------------------------------------------------------- */
+/* ---- the stream's events
+ * ------------------------------------------------------------------------------------- */
 
 static int stream_opened(void *context, struct rpc_stream *handle)
 {
@@ -276,7 +284,8 @@ static int stream_opened(void *context, struct rpc_stream *handle)
     return 0;
 }
 
-static bool stream_message(void *context, struct rpc_stream *handle, struct bytes message, struct blob *owner)
+static bool stream_message(void *context, struct rpc_stream *handle, struct bytes message,
+                           struct blob *owner)
 {
     (void)context;
     struct batch_stream *stream = rpc_stream_user(handle);

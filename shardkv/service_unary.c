@@ -16,10 +16,10 @@ struct unary {
     struct blob *block; /* gets: what is to be read */
 };
 
-/* ---- answers ------------------------------------------------------------------------------------------------- */
+/* ---- answers ---- */
 
-static void reply(struct kv_service *service, struct rpc_call *call, enum op_kind kind, uint32_t shard,
-                  const struct op_result *result, const char *text)
+static void reply(struct kv_service *service, struct rpc_call *call, enum op_kind kind,
+                  uint32_t shard, const struct op_result *result, const char *text)
 {
     struct buf bytes = {0};
     if (kind == OP_GET) {
@@ -40,8 +40,8 @@ static void reply(struct kv_service *service, struct rpc_call *call, enum op_kin
     buf_deinit(&bytes);
 }
 
-static void refuse(struct kv_service *service, struct rpc_call *call, enum op_kind kind, uint32_t shard,
-                   int error, const char *text)
+static void refuse(struct kv_service *service, struct rpc_call *call, enum op_kind kind,
+                   uint32_t shard, int error, const char *text)
 {
     struct op_result result = {.error = error};
     reply(service, call, kind, shard, &result, text);
@@ -86,7 +86,7 @@ static void read_serve(void *context, int error)
     buf_deinit(&answer);
 }
 
-/* ---- requests ------------------------------------------------------------------------------------------------ */
+/* ---- requests ---- */
 
 static int check_header(const struct kv_service *service, const struct msg_request_header *header,
                         enum op_kind kind, const char **text)
@@ -123,8 +123,8 @@ static struct blob *make_block(const struct msg_request_header *header, const st
 }
 
 /* The key and the value's size were checked by the decoder. */
-static void start(struct kv_service *service, struct rpc_call *call, const struct msg_request_header *header,
-                  struct op *op)
+static void start(struct kv_service *service, struct rpc_call *call,
+                  const struct msg_request_header *header, struct op *op)
 {
     const char *text = NULL;
     int error = check_header(service, header, op->kind, &text);
@@ -134,8 +134,10 @@ static void start(struct kv_service *service, struct rpc_call *call, const struc
         error = kv_table_serves(table, op->shard);
         kv_table_unref(table);
     }
-    /* A follower may be behind in configs: where the leader is helps more than what this one believes of the shard. */
-    if (error != ERR_WRONG_CLUSTER && error != ERR_INVALID && !node_is_leader(service->options.node)) {
+    /* A follower may be behind in configs: where the leader is helps more than what this one
+     * believes of the shard. */
+    if (error != ERR_WRONG_CLUSTER && error != ERR_INVALID &&
+        !node_is_leader(service->options.node)) {
         error = ERR_NOT_LEADER;
     }
     if (error != 0) {
@@ -148,14 +150,16 @@ static void start(struct kv_service *service, struct rpc_call *call, const struc
     if (op->kind == OP_GET) {
         error = node_read(service->options.node, read_serve, unary);
     } else {
-        error = node_propose(service->options.node, blob_view(unary->block), unary->block, write_done, unary);
+        error = node_propose(service->options.node, blob_view(unary->block), unary->block,
+                             write_done, unary);
     }
     if (error != 0) {
         finish(unary, error, BYTES_EMPTY);
     }
 }
 
-static void handle_get(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_get(void *context, struct rpc_call *call, struct bytes request,
+                       struct blob *owner)
 {
     (void)owner;
     struct msg_get_request message;
@@ -168,7 +172,8 @@ static void handle_get(void *context, struct rpc_call *call, struct bytes reques
     start(context, call, &message.header, &op);
 }
 
-static void handle_put(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_put(void *context, struct rpc_call *call, struct bytes request,
+                       struct blob *owner)
 {
     (void)owner;
     struct msg_put_request message;
@@ -181,7 +186,8 @@ static void handle_put(void *context, struct rpc_call *call, struct bytes reques
     start(context, call, &message.header, &op);
 }
 
-static void handle_append(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_append(void *context, struct rpc_call *call, struct bytes request,
+                          struct blob *owner)
 {
     (void)owner;
     struct msg_append_request message;
@@ -194,7 +200,8 @@ static void handle_append(void *context, struct rpc_call *call, struct bytes req
     start(context, call, &message.header, &op);
 }
 
-static void handle_delete(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_delete(void *context, struct rpc_call *call, struct bytes request,
+                          struct blob *owner)
 {
     (void)owner;
     struct msg_delete_request message;
@@ -207,7 +214,8 @@ static void handle_delete(void *context, struct rpc_call *call, struct bytes req
     start(context, call, &message.header, &op);
 }
 
-static void handle_cas(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+static void handle_cas(void *context, struct rpc_call *call, struct bytes request,
+                       struct blob *owner)
 {
     (void)owner;
     struct msg_compare_and_set_request message;
@@ -231,8 +239,10 @@ int service__add_unary(struct kv_service *service, struct rpc_server *server)
         const char *name;
         rpc_unary_fn handler;
     } methods[] = {
-        {METHOD_KV_GET, handle_get},       {METHOD_KV_PUT, handle_put},
-        {METHOD_KV_APPEND, handle_append}, {METHOD_KV_DELETE, handle_delete},
+        {METHOD_KV_GET, handle_get},
+        {METHOD_KV_PUT, handle_put},
+        {METHOD_KV_APPEND, handle_append},
+        {METHOD_KV_DELETE, handle_delete},
         {METHOD_KV_COMPARE_AND_SET, handle_cas},
     };
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {

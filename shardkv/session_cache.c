@@ -1,4 +1,5 @@
-/* Sessions in memory: a chained hash table, an LRU list, and a list of the dirty ones. See session_cache.h. */
+/* Sessions in memory: a chained hash table, an LRU list, and a list of the dirty ones. See
+ * session_cache.h. */
 #include "shardkv/session_cache.h"
 
 #include "base/assert.h"
@@ -22,13 +23,14 @@ void session_cache_deinit(struct session_cache *cache)
     *cache = (struct session_cache){0};
 }
 
-static struct session_entry **bucket_of(struct session_cache *cache, uint32_t shard, uint64_t client_id)
+static struct session_entry **bucket_of(struct session_cache *cache, uint32_t shard,
+                                        uint64_t client_id)
 {
     uint64_t mixed = (client_id ^ ((uint64_t)shard << 40)) * 0x9e3779b97f4a7c15ull;
     return &cache->buckets[(mixed >> 32) & (cache->bucket_count - 1)];
 }
 
-/* ---- lists --------------------------------------------------------------------------------------------------- */
+/* ---- lists ---- */
 
 static void lru_remove(struct session_cache *cache, struct session_entry *entry)
 {
@@ -51,7 +53,8 @@ static void lru_add(struct session_cache *cache, struct session_entry *entry)
 
 static void charge(struct session_cache *cache, struct session_entry *entry)
 {
-    uint32_t bytes = (uint32_t)(sizeof *entry + entry->session.capacity * sizeof entry->session.results[0]);
+    uint32_t bytes =
+        (uint32_t)(sizeof *entry + entry->session.capacity * sizeof entry->session.results[0]);
     cache->bytes = cache->bytes - entry->charged_bytes + bytes;
     entry->charged_bytes = bytes;
 }
@@ -71,7 +74,7 @@ static void forget(struct session_cache *cache, struct session_entry *entry)
     free(entry);
 }
 
-/* ---- lookup -------------------------------------------------------------------------------------------------- */
+/* ---- lookup ---- */
 
 static struct session_entry *find(struct session_cache *cache, uint32_t shard, uint64_t client_id)
 {
@@ -128,7 +131,8 @@ int session_cache_get(struct session_cache *cache, const struct store *store, ui
     return 0;
 }
 
-struct session_entry *session_cache_add(struct session_cache *cache, uint32_t shard, uint64_t client_id)
+struct session_entry *session_cache_add(struct session_cache *cache, uint32_t shard,
+                                        uint64_t client_id)
 {
     ASSERT(find(cache, shard, client_id) == NULL);
     return insert(cache, shard, client_id);
@@ -148,8 +152,8 @@ bool session_cache_has_dirty(const struct session_cache *cache)
     return cache->dirty != NULL;
 }
 
-void session_cache_write(struct session_cache *cache, const struct store *store, struct store_batch *batch,
-                         struct buf *scratch)
+void session_cache_write(struct session_cache *cache, const struct store *store,
+                         struct store_batch *batch, struct buf *scratch)
 {
     while (cache->dirty != NULL) {
         struct session_entry *entry = cache->dirty;

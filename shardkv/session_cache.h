@@ -1,6 +1,6 @@
-/* The sessions the apply thread works with: a bounded cache over space `s` of the store. What a batch changed stays here
- * until it is written with the batch; what was written may be forgotten, least recently used first. Nothing
- * observable depends on what is cached. One thread: apply. */
+/* The sessions the apply thread works with: a bounded cache over space `s` of the store. What a
+ * batch changed stays here until it is written with the batch; what was written may be forgotten,
+ * least recently used first. Nothing observable depends on what is cached. One thread: apply. */
 #ifndef SHARDKV_SESSION_CACHE_H
 #define SHARDKV_SESSION_CACHE_H
 
@@ -32,16 +32,18 @@ struct session_cache {
 
 void session_cache_init(struct session_cache *cache, uint64_t bytes_max);
 void session_cache_deinit(struct session_cache *cache);
-/* From memory or the store. ERR_NOT_FOUND: there is none; ERR_CORRUPT, ERR_IO. *out is good until the entry is dropped. */
+/* From memory or the store. ERR_NOT_FOUND: there is none; ERR_CORRUPT, ERR_IO. *out is good until
+ * the entry is dropped. */
 int session_cache_get(struct session_cache *cache, const struct store *store, uint32_t shard,
                       uint64_t client_id, struct session_entry **out) MUST_USE;
 /* A new, empty one; there must be none, here or in the store. */
-struct session_entry *session_cache_add(struct session_cache *cache, uint32_t shard, uint64_t client_id);
+struct session_entry *session_cache_add(struct session_cache *cache, uint32_t shard,
+                                        uint64_t client_id);
 void session_cache_mark_dirty(struct session_cache *cache, struct session_entry *entry);
 bool session_cache_has_dirty(const struct session_cache *cache);
 /* Puts every dirty session into `batch` and calls them clean. `scratch` is cleared and used. */
-void session_cache_write(struct session_cache *cache, const struct store *store, struct store_batch *batch,
-                         struct buf *scratch);
+void session_cache_write(struct session_cache *cache, const struct store *store,
+                         struct store_batch *batch, struct buf *scratch);
 /* Forgets clean ones until the bound holds. Entries given out before are no longer good. */
 void session_cache_trim(struct session_cache *cache);
 /* Forgets one client's session of a shard, or all of a shard; they must be clean. */

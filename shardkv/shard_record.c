@@ -46,8 +46,8 @@ int shard_record_decode(struct bytes bytes, struct shard_record *out)
     out->bytes = get_varint(&reader);
     out->checksum = get_u64(&reader);
     struct bytes last_row = get_sized(&reader, MOVE_ROW_KEY_BYTES_MAX);
-    if (!reader_done(&reader) || version != RECORD_VERSION || state > SHARD_DROPPING || clearing > 1 ||
-        complete > 1) {
+    if (!reader_done(&reader) || version != RECORD_VERSION || state > SHARD_DROPPING ||
+        clearing > 1 || complete > 1) {
         *out = (struct shard_record){0};
         return ERR_CORRUPT;
     }
@@ -146,7 +146,8 @@ int pending_source_decode(struct bytes bytes, struct config_group *out)
     for (uint32_t i = 0; i < out->replica_count; i++) {
         out->replicas[i].id = get_varint(&reader);
         struct bytes address = get_sized(&reader, ADDRESS_BYTES_MAX - 1);
-        memcpy(out->replicas[i].address, address.size == 0 ? "" : (const char *)address.data, address.size);
+        memcpy(out->replicas[i].address, address.size == 0 ? "" : (const char *)address.data,
+               address.size);
     }
     return reader_done(&reader) ? 0 : ERR_CORRUPT;
 }

@@ -1,6 +1,7 @@
-/* The ordered store under the state machine, as a vtable: RocksDB in the product (store_rocksdb.c, the only file that includes
- * its header), an ordered map with a lossy memtable in the simulator (tests/lib). One column family; the store's own log is off (the
- * Raft log is the write-ahead log), so what survives a crash is a prefix of the batches written. */
+/* The ordered store under the state machine, as a vtable: RocksDB in the product (store_rocksdb.c,
+ * the only file that includes its header), an ordered map with a lossy memtable in the simulator
+ * (tests/lib). One column family; the store's own log is off (the Raft log is the write-ahead log),
+ * so what survives a crash is a prefix of the batches written. */
 #ifndef SHARDKV_STORE_H
 #define SHARDKV_STORE_H
 
@@ -11,7 +12,7 @@ struct store_batch;    /* a list of puts and deletes, applied atomically */
 struct store_iterator; /* over a consistent view */
 struct store_view;     /* a consistent read-only view of one moment */
 
-struct store_value {   /* pinned: no copy */
+struct store_value { /* pinned: no copy */
     struct bytes bytes;
     void *owner;
 };
@@ -21,20 +22,22 @@ struct store_ops {
     void (*batch_destroy)(struct store_batch *batch);
     void (*batch_put)(struct store_batch *batch, struct bytes key, struct bytes value);
     void (*batch_delete)(struct store_batch *batch, struct bytes key);
-    /* All or nothing; visible at once, durable after flush. An error is final. One writer at a time. */
+    /* All or nothing; visible at once, durable after flush. An error is final. One writer at a
+     * time. */
     int (*write)(void *store, struct store_batch *batch);
 
     /* ERR_NOT_FOUND; a value found is pinned until value_release. view NULL: as of now. */
-    int (*get)(void *store, const struct store_view *view, struct bytes key, struct store_value *out);
+    int (*get)(void *store, const struct store_view *view, struct bytes key,
+               struct store_value *out);
     void (*value_release)(struct store_value *value);
 
     struct store_view *(*view_open)(void *store);
     void (*view_close)(void *store, struct store_view *view);
     /* Keys in [from, to), ascending; `to` empty: to the end. Destroy before closing the view. */
-    struct store_iterator *(*iterator_create)(void *store, const struct store_view *view, struct bytes from,
-                                              struct bytes to);
+    struct store_iterator *(*iterator_create)(void *store, const struct store_view *view,
+                                              struct bytes from, struct bytes to);
     bool (*iterator_valid)(const struct store_iterator *iterator);
-    struct bytes (*iterator_key)(const struct store_iterator *iterator);   /* until next/destroy */
+    struct bytes (*iterator_key)(const struct store_iterator *iterator); /* until next/destroy */
     struct bytes (*iterator_value)(const struct store_iterator *iterator);
     void (*iterator_next)(struct store_iterator *iterator);
     int (*iterator_error)(const struct store_iterator *iterator);
@@ -43,8 +46,9 @@ struct store_ops {
     int (*flush)(void *store); /* everything written before the call is durable after it */
     /* A consistent copy as files in `dir` (which must not exist), hard-linked where possible. */
     int (*checkpoint)(void *store, const char *dir);
-    /* Closes, replaces all files by those of `dir` (same file system; it is used up), opens again. After a crash at any
-     * point either the old files are whole or `dir` is, and replaying it finishes the job. */
+    /* Closes, replaces all files by those of `dir` (same file system; it is used up), opens again.
+     * After a crash at any point either the old files are whole or `dir` is, and replaying it
+     * finishes the job. */
     int (*replace)(void *store, const char *dir);
     uint64_t (*approximate_bytes)(void *store, struct bytes from, struct bytes to);
     uint64_t (*memory_bytes)(void *store); /* memtables, block cache, table readers */
@@ -60,8 +64,8 @@ struct store_rocksdb_options {
     uint64_t block_cache_bytes; /* default 8 MiB */
 };
 /* Opens or creates. `why` names the path and RocksDB's own words. gives *out. */
-int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *options, struct store *out, char *why,
-                       size_t why_size) MUST_USE;
+int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *options,
+                       struct store *out, char *why, size_t why_size) MUST_USE;
 void store_rocksdb_close(struct store *store);
 
 #endif

@@ -1,10 +1,11 @@
 /* The store over RocksDB 7.8: the only file that knows it.
  *
- * One column family and no RocksDB log, so that what is on disk is always a prefix of the batches written (a memtable is flushed
- * whole, in order). The data directory `dir` holds RocksDB's files and nothing else.
+ * One column family and no RocksDB log, so that what is on disk is always a prefix of the batches
+ * written (a memtable is flushed whole, in order). The data directory `dir` holds RocksDB's files
+ * and nothing else.
  *
- * Threads: one writer; reads, views, flush and checkpoint from any thread. replace() and close need that nobody else is
- * inside: the owner's gate sees to that (kv_snapshot.c).
+ * Threads: one writer; reads, views, flush and checkpoint from any thread. replace() and close need
+ * that nobody else is inside: the owner's gate sees to that (kv_snapshot.c).
  *
  * replace(), and what open makes of a crash in it:
  *     dir is old, staged is whole          1. rename dir -> dir.old, sync parent
@@ -65,14 +66,15 @@ struct store_iterator {
     struct buf to; /* the bound: RocksDB borrows it */
 };
 
-/* Takes `message` (RocksDB's, or NULL for none). RocksDB's C API gives only words, so no space is told by them; the
- * answer is the same either way, that the process stops, but not what the operator reads. */
+/* Takes `message` (RocksDB's, or NULL for none). RocksDB's C API gives only words, so no space is
+ * told by them; the answer is the same either way, that the process stops, but not what the
+ * operator reads. */
 static int failed(const struct store_rocksdb *db, const char *action, char *message)
 {
     if (message == NULL) {
         return 0;
     }
-    int error = strstr(message, "No space left") != NULL ? ERR_NO_SPACE
+    int error = strstr(message, "No space left") != NULL  ? ERR_NO_SPACE
                 : strncmp(message, "Corruption", 10) == 0 ? ERR_CORRUPT
                                                           : ERR_IO;
     log_event(LOG_ERROR, "store.failed", "action=%s error=%s path=%s reason=\"%s\"", action,
@@ -81,7 +83,8 @@ static int failed(const struct store_rocksdb *db, const char *action, char *mess
     return error;
 }
 
-/* ---- batches and reads --------------------------------------------------------------------------------------- */
+/* ---- batches and reads
+ * --------------------------------------------------------------------------------------- */
 
 static struct store_batch *batch_create(void *store)
 {
@@ -122,12 +125,13 @@ static int db_write(void *store, struct store_batch *batch)
     return error;
 }
 
-static int db_get(void *store, const struct store_view *view, struct bytes key, struct store_value *out)
+static int db_get(void *store, const struct store_view *view, struct bytes key,
+                  struct store_value *out)
 {
     struct store_rocksdb *db = store;
     char *message = NULL;
-    rocksdb_pinnableslice_t *slice = rocksdb_get_pinned(db->db, view == NULL ? db->read : view->read,
-                                                        (const char *)key.data, key.size, &message);
+    rocksdb_pinnableslice_t *slice = rocksdb_get_pinned(
+        db->db, view == NULL ? db->read : view->read, (const char *)key.data, key.size, &message);
     int error = failed(db, "get", message);
     if (error != 0) {
         return error;
@@ -175,7 +179,8 @@ static struct store_iterator *iterator_create(void *store, const struct store_vi
     struct store_rocksdb *db = store;
     struct store_iterator *iterator = mem_calloc(1, sizeof *iterator);
     iterator->read = rocksdb_readoptions_create();
-    rocksdb_readoptions_set_fill_cache(iterator->read, 0); /* a scan would push out what gets need */
+    rocksdb_readoptions_set_fill_cache(iterator->read,
+                                       0); /* a scan would push out what gets need */
     rocksdb_readoptions_set_readahead_size(iterator->read, SCAN_READAHEAD_BYTES);
     if (view != NULL) {
         rocksdb_readoptions_set_snapshot(iterator->read, view->snapshot);
@@ -222,7 +227,8 @@ static int iterator_error(const struct store_iterator *iterator)
         return 0;
     }
     int error = strncmp(message, "Corruption", 10) == 0 ? ERR_CORRUPT : ERR_IO;
-    log_event(LOG_ERROR, "store.failed", "action=iterate error=%s reason=\"%s\"", err_name(error), message);
+    log_event(LOG_ERROR, "store.failed", "action=iterate error=%s reason=\"%s\"", err_name(error),
+              message);
     rocksdb_free(message);
     return error;
 }
@@ -237,7 +243,8 @@ static void iterator_destroy(struct store_iterator *iterator)
     }
 }
 
-/* ---- the whole store ----------------------------------------------------------------------------------------- */
+/* ---- the whole store
+ * ----------------------------------------------------------------------------------------- */
 
 static int db_flush(void *store)
 {
@@ -257,7 +264,8 @@ static int db_checkpoint(void *store, const char *dir)
         return error;
     }
     message = NULL;
-    /* 0: always flushes the memtable first, which is what makes it whole while there is no RocksDB log. */
+    /* 0: always flushes the memtable first, which is what makes it whole while there is no RocksDB
+     * log. */
     rocksdb_checkpoint_create(checkpoint, dir, 0, &message);
     error = failed(db, "checkpoint", message);
     rocksdb_checkpoint_object_destroy(checkpoint);
@@ -311,7 +319,8 @@ static int db_replace(void *store, const char *dir)
     error = error != 0 ? error : sync_parent(dir);
     error = error != 0 ? error : vfs->remove_tree(vfs->context, db->old_path);
     if (error != 0) {
-        return error; /* final: the owner stops the process, and the next open finishes one way or the other */
+        return error; /* final: the owner stops the process, and the next open finishes one way or
+                         the other */
     }
     char why[512];
     return open_db(db, why, sizeof why);
@@ -365,13 +374,13 @@ static const struct store_ops rocksdb_ops = {
     .memory_bytes = memory_bytes,
 };
 
-/* ---- opening ------------------------------------------------------------------------------------------------- */
+/* ---- opening ---- */
 
 static rocksdb_options_t *make_options(uint64_t memtable_bytes, rocksdb_cache_t *cache)
 {
     rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
-    rocksdb_block_based_options_set_filter_policy(table,
-                                                  rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
+    rocksdb_block_based_options_set_filter_policy(
+        table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
     rocksdb_block_based_options_set_block_cache(table, cache);
     rocksdb_block_based_options_set_block_size(table, BLOCK_BYTES);
     /* Filters and indexes count against the cache's bound instead of growing with the data. */
@@ -424,21 +433,24 @@ static int finish_replace(const struct store_rocksdb *db)
     return error != 0 ? error : sync_parent(db->path);
 }
 
-int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *options, struct store *out,
-                       char *why, size_t why_size)
+int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *options,
+                       struct store *out, char *why, size_t why_size)
 {
     struct store_rocksdb *db = mem_calloc(1, sizeof *db);
     int written = snprintf(db->path, sizeof db->path, "%s", dir);
     int old_written = snprintf(db->old_path, sizeof db->old_path, "%s.old", dir);
     if (written < 0 || old_written < 0 || (size_t)old_written >= sizeof db->old_path) {
-        snprintf(why, why_size, "the path of the store is longer than %d bytes", VFS_PATH_BYTES_MAX - 5);
+        snprintf(why, why_size, "the path of the store is longer than %d bytes",
+                 VFS_PATH_BYTES_MAX - 5);
         free(db);
         return ERR_TOO_LARGE;
     }
-    uint64_t memtable_bytes = options != NULL && options->memtable_bytes > 0 ? options->memtable_bytes
-                                                                             : MEMTABLE_BYTES_DEFAULT;
-    uint64_t cache_bytes = options != NULL && options->block_cache_bytes > 0 ? options->block_cache_bytes
-                                                                             : BLOCK_CACHE_BYTES_DEFAULT;
+    uint64_t memtable_bytes = options != NULL && options->memtable_bytes > 0
+                                  ? options->memtable_bytes
+                                  : MEMTABLE_BYTES_DEFAULT;
+    uint64_t cache_bytes = options != NULL && options->block_cache_bytes > 0
+                               ? options->block_cache_bytes
+                               : BLOCK_CACHE_BYTES_DEFAULT;
     rocksdb_lru_cache_options_t *cache_options = rocksdb_lru_cache_options_create();
     rocksdb_lru_cache_options_set_capacity(cache_options, (size_t)cache_bytes);
     rocksdb_lru_cache_options_set_num_shard_bits(cache_options, CACHE_SHARD_BITS);

@@ -26,7 +26,8 @@ static void *worker_run(void *context)
     void *item = NULL;
     while (queue_pop(worker->queue, &item, 1, UINT64_MAX) == 1) {
         struct job *job = item;
-        /* One that is not done goes behind the others; when the queue is closed it runs to its end at once. */
+        /* One that is not done goes behind the others; when the queue is closed it runs to its end
+         * at once. */
         while (!job->run(job->context, atomic_load(&worker->stopping))) {
             if (queue_push_always(worker->queue, job, 1) == 0) {
                 job = NULL;
@@ -41,7 +42,8 @@ static void *worker_run(void *context)
 int worker_create(struct worker **out)
 {
     struct worker *worker = mem_calloc(1, sizeof *worker);
-    worker->queue = queue_create((struct queue_limits){.items_max = WORKER_JOBS_MAX, .bytes_max = UINT64_MAX});
+    worker->queue =
+        queue_create((struct queue_limits){.items_max = WORKER_JOBS_MAX, .bytes_max = UINT64_MAX});
     atomic_init(&worker->stopping, false);
     if (pthread_create(&worker->thread, NULL, worker_run, worker) != 0) {
         queue_destroy(worker->queue);

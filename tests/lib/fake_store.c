@@ -57,9 +57,7 @@ struct fake_store {
     size_t batch_rows_max;
 };
 
-/* ---- maps
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- maps ---- */
 
 static struct map *map_create(void)
 {
@@ -154,9 +152,7 @@ static void map_change(struct map *map, const struct change *change)
     map->count++;
 }
 
-/* ---- batches
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- batches ---- */
 
 static void batch_clear(struct store_batch *batch)
 {
@@ -247,9 +243,7 @@ static void written_clear(struct fake_store *fake)
     fake->written_count = 0;
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- reading ---- */
 
 static int fake_get(void *store, const struct store_view *view, struct bytes key,
                     struct store_value *out)
@@ -336,9 +330,7 @@ static void iterator_destroy(struct store_iterator *iterator)
     }
 }
 
-/* ---- the whole
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static int fake_flush(void *store)
 {
