@@ -18,6 +18,7 @@
 enum {
     LOG_MARKS_PER_FLUSH = 64, /* resolution of 'how long is the log from here on' */
     LOG_HELD_FACTOR = 8,
+    COMPACT_CHECK_TICKS = 50, /* who held the log back may have caught up, or gone */
     SPARES_CHECK_TICKS = 10,
     SPARES_RETRY_TICKS = 1000, /* after a failure: the disk is full, most likely */
     MARKS_MAX = 65536,
@@ -63,6 +64,7 @@ void replica__compaction_init(struct replica *replica)
     uint64_t held = stats.last.index > stats.base.index ? stats.log_bytes : 0;
     compaction->appended_bytes = held;
     compaction->base_bytes = 0;
+    compaction->durable = replica->sm.ops->durable(replica->sm.sm);
     compaction->flush_at_bytes = replica->options.flush_log_bytes;
     mark_push(compaction, stats.last.index, held);
 }
@@ -135,9 +137,10 @@ static uint64_t needed_after(struct replica *replica)
     return needed;
 }
 
-static void compact_behind(struct replica *replica, struct raft_position durable)
+static void compact_behind(struct replica *replica)
 {
     struct compaction *compaction = &replica->compaction;
+    struct raft_position durable = compaction->durable;
     struct raft_membership membership;
     raft_core_status(replica->core, &replica->status);
     uint64_t limit = durable.index;
@@ -200,7 +203,8 @@ static void flush_done(struct replica_job *base)
     struct flush_job *job = (struct flush_job *)base;
     struct replica *replica = base->replica;
     replica->compaction.flushing = false;
-    compact_behind(replica, job->durable);
+    replica->compaction.durable = job->durable;
+    compact_behind(replica);
 }
 
 static void job_free(struct replica_job *base)
@@ -270,6 +274,10 @@ void replica__compaction_tick(struct replica *replica)
     if (!compaction->flushing && !compaction->compacting && !replica->install_pending &&
         compaction->appended_bytes >= compaction->flush_at_bytes) {
         start_flush(replica);
+    } else if (replica->tick_count % COMPACT_CHECK_TICKS == 0 &&
+               compaction->appended_bytes - compaction->base_bytes >=
+                   replica->options.flush_log_bytes) {
+        compact_behind(replica);
     }
 }
 

@@ -108,6 +108,7 @@ struct compaction {
     uint64_t appended_bytes; /* since start, plus what the log held then */
     uint64_t base_bytes;     /* of that, what was compacted away */
     uint64_t flush_at_bytes; /* appended_bytes that start the next flush */
+    struct raft_position durable; /* of the state machine, after the newest flush */
     bool flushing;
     bool compacting;
 };
