@@ -367,6 +367,8 @@ bool core__lease_holds(const struct raft_core *core);
 const struct raft_membership *core__members(const struct raft_core *core); /* the newest, committed or not */
 bool core__is_voter(const struct raft_core *core, uint64_t id);
 bool core__may_campaign(const struct raft_core *core);
+/* As leader, one that is in force from its own entry on. */
+void core__append_membership(struct raft_core *core, const struct raft_membership *membership);
 bool core__is_sole_voter(const struct raft_core *core);
 void core__members_push(struct raft_core *core, const struct raft_membership *membership);
 bool core__members_truncate(struct raft_core *core, uint64_t from); /* true: the newest changed */

@@ -98,8 +98,14 @@ static void become_leader(struct raft_core *core)
     core__progress_reset(core);
     TRACE(core, "leader term=%llu last=%llu", (unsigned long long)core->term,
           (unsigned long long)core->log.last.index);
-    /* The entry that lets everything before it be committed (paper 5.4.2, 8). */
-    core__append_own(core, RAFT_ENTRY_NOOP, BYTES_EMPTY, NULL);
+    /* The entry that lets everything before it be committed (paper 5.4.2, 8). The first one of a group says who it was
+     * begun with: a replica that is added later knows that from nowhere else, and its snapshots must say it. */
+    const struct raft_membership members = *core__members(core);
+    if (members.position.index == 0) {
+        core__append_membership(core, &members);
+    } else {
+        core__append_own(core, RAFT_ENTRY_NOOP, BYTES_EMPTY, NULL);
+    }
 }
 
 static bool vote_record(struct raft_core *core, uint64_t id, bool granted)

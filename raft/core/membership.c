@@ -179,6 +179,20 @@ static int changed_membership(struct raft_core *core, const struct raft_change *
     return ERR_MEMBERSHIP_BAD;
 }
 
+void core__append_membership(struct raft_core *core, const struct raft_membership *membership)
+{
+    struct raft_membership next = *membership;
+    next.position = (struct raft_position){core->log.last.index + 1, core->term};
+    struct buf payload;
+    buf_init(&payload);
+    raft_membership_encode(&next, &payload);
+    struct blob *owner = blob_take_buf(&payload);
+    core__members_push(core, &next);
+    core__progress_follow_members(core);
+    core__append_own(core, RAFT_ENTRY_MEMBERSHIP, blob_view(owner), owner);
+    blob_unref(owner);
+}
+
 int raft_core_propose_change(struct raft_core *core, const struct raft_change *change,
                              struct raft_position *position)
 {
@@ -196,15 +210,7 @@ int raft_core_propose_change(struct raft_core *core, const struct raft_change *c
     if (error != ERR_OK) {
         return error;
     }
-    struct buf payload;
-    buf_init(&payload);
-    raft_membership_encode(&membership, &payload);
-    struct blob *owner = blob_take_buf(&payload);
-    membership.position = (struct raft_position){core->log.last.index + 1, core->term};
-    core__members_push(core, &membership);
-    core__progress_follow_members(core);
-    core__append_own(core, RAFT_ENTRY_MEMBERSHIP, blob_view(owner), owner);
-    blob_unref(owner);
+    core__append_membership(core, &membership);
     *position = core->log.last;
     TRACE(core, "membership index=%llu members=%u", (unsigned long long)position->index,
           membership.count);

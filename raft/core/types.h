@@ -22,7 +22,7 @@ static inline bool raft_position_equal(struct raft_position a, struct raft_posit
 }
 
 enum raft_entry_kind {
-    RAFT_ENTRY_NOOP = 1,       /* a new leader's first entry; no payload */
+    RAFT_ENTRY_NOOP = 1,       /* a new leader's first entry, but for a group's very first: its bootstrap membership */
     RAFT_ENTRY_COMMAND = 2,    /* opaque to Raft */
     RAFT_ENTRY_MEMBERSHIP = 3, /* an encoded struct raft_membership */
 };
