@@ -4,7 +4,6 @@
 #include "proto/limits.h"
 #include "raft/node/session.h"
 
-#define XXH_INLINE_ALL
 #include <xxhash.h>
 
 void move_row_put(struct buf *out, struct bytes key, struct bytes value)
