@@ -191,6 +191,7 @@ void core__append_membership(struct raft_core *core, const struct raft_membershi
     core__progress_follow_members(core);
     core__append_own(core, RAFT_ENTRY_MEMBERSHIP, blob_view(owner), owner);
     blob_unref(owner);
+    core__reads_confirm(core); /* those who answered may be a quorum now, and nobody else may ever answer */
 }
 
 int raft_core_propose_change(struct raft_core *core, const struct raft_change *change,

@@ -122,6 +122,7 @@ void core__read_round_start(struct raft_core *core)
         reads->items[reads->head + i].round = reads->round;
     }
     reads->unassigned = 0;
+    core__reads_confirm(core); /* a sole voter is a quorum by itself */
 }
 
 void core__reads_flush(struct raft_core *core)
