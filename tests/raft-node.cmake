@@ -15,3 +15,5 @@ skv_test(NAME test_replica SOURCES unit/test_replica.c USES raft/node base LIBRA
 # Real nodes: threads, rpc on loopback, directories.
 skv_test(NAME test_node SOURCES unit/test_node.c USES raft/node rpc proto base LIBRARIES test-node-harness
     LABELS unit raft-node TIMEOUT 240)
+skv_test(NAME test_replica_snapshot SOURCES unit/test_replica_snapshot.c USES raft/node base
+    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)

@@ -377,6 +377,11 @@ void replica_status(struct replica *replica, struct node_status *out)
     out->progress_count = raft_core_progress(replica->core, out->progress);
 }
 
+void replica_set_trace(struct replica *replica, raft_trace_fn trace, void *context)
+{
+    raft_core_set_trace(replica->core, trace, context);
+}
+
 void replica_check(struct replica *replica)
 {
     raft_core_check(replica->core);

@@ -131,6 +131,8 @@ void replica_poll(struct replica *replica);
 bool replica_is_idle(const struct replica *replica); /* no job is out */
 void replica_status(struct replica *replica, struct node_status *out);
 enum node_role replica_role(const struct replica *replica);
+/* For tests: the core's transitions as lines (raft_core_set_trace). */
+void replica_set_trace(struct replica *replica, raft_trace_fn trace, void *context);
 /* For tests: the core's own invariants and this layer's. */
 void replica_check(struct replica *replica);
 

@@ -21,6 +21,7 @@ enum {
     COMPACT_CHECK_TICKS = 50, /* who held the log back may have caught up, or gone */
     SPARES_CHECK_TICKS = 10,
     SPARES_RETRY_TICKS = 1000, /* after a failure: the disk is full, most likely */
+    SNAPSHOT_UNUSED_TICKS = 3000, /* since any of it was asked for */
     MARKS_MAX = 65536,
 };
 
@@ -130,7 +131,7 @@ static uint64_t needed_after(struct replica *replica)
         }
     }
     for (const struct outgoing_snapshot *out = replica->outgoing; out != NULL; out = out->next) {
-        if (out->snapshot.position.index < needed) {
+        if (out->unused_ticks < SNAPSHOT_UNUSED_TICKS && out->snapshot.position.index < needed) {
             needed = out->snapshot.position.index;
         }
     }

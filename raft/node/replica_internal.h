@@ -166,7 +166,6 @@ struct replica {
 
     struct outgoing_snapshot *outgoing; /* offered to the core; newest first */
     bool snapshot_making;
-    bool snapshot_wanted;               /* the core asked for a chunk of one that is gone */
     struct outgoing_snapshot *snapshot_unoffered; /* made, but ahead of what the core knows to be applied */
     struct compaction compaction;
     bool spares_making;

@@ -2,10 +2,10 @@
  *
  *   a follower needs what the log has no more --> [make job] --> unoffered --applied reaches it--> offered to the core
  *   core: SNAPSHOT message for a chunk --> [chunk job: read, encode, send]
- *   the core names it no longer, or nobody was sent any of it for a while --> [close job]
+ *   the core names it no longer, or the log was compacted beyond it --> [close job]
  *
- * At most one is being made. An older one lives on while the core is still sending it to somebody. A closed one that the core
- * asks for again (it was offered, and someone falls behind much later) is replaced by a new one. */
+ * At most one is being made. An older one lives on while the core is still sending it to somebody. One that nobody asks for any
+ * more does not hold back compaction (replica_compact.c), so it goes with the next one. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -14,8 +14,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { UNUSED_TICKS_MAX = 3000 };
 
 /* ---- closing --------------------------------------------------------------------------------------------- */
 
@@ -126,7 +124,6 @@ static void start_making(struct replica *replica)
         job->out->snapshot.id = rng_next(&replica->rng);
     } while (job->out->snapshot.id == 0);
     replica->snapshot_making = true;
-    replica->snapshot_wanted = false;
     replica__submit(replica, &job->base);
 }
 
@@ -253,8 +250,7 @@ void replica__chunk_submit(struct replica *replica, const struct raft_message *m
     while (out != NULL && out->snapshot.id != message->snapshot->id) {
         out = out->next;
     }
-    if (out == NULL) {
-        replica->snapshot_wanted = true;
+    if (out == NULL) { /* compacted away between two ticks: the core will ask for another */
         return;
     }
     if (message->chunk_offset >= out->snapshot.size_bytes) {
@@ -280,16 +276,16 @@ void replica__chunk_submit(struct replica *replica, const struct raft_message *m
 
 void replica__snapshots_tick(struct replica *replica)
 {
-    bool wanted_one = replica->snapshot_wanted || replica->status.snapshot_wanted != 0;
-    if (wanted_one && !replica->snapshot_making && replica->snapshot_unoffered == NULL) {
+    if (replica->status.snapshot_wanted != 0 && !replica->snapshot_making && replica->snapshot_unoffered == NULL) {
         start_making(replica);
     }
     struct outgoing_snapshot **link = &replica->outgoing;
     while (*link != NULL) {
         struct outgoing_snapshot *out = *link;
         out->unused_ticks++;
+        /* As long as the log goes on where it ends, the core may send it to anybody at any time. */
         bool wanted = raft_core_snapshot_in_use(replica->core, out->snapshot.id) &&
-                      out->unused_ticks <= UNUSED_TICKS_MAX;
+                      out->snapshot.position.index >= replica->status.log_start.index;
         if (out->chunk_count == 0 && !wanted) {
             *link = out->next;
             outgoing_close(replica, out);

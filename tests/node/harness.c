@@ -245,6 +245,13 @@ static int slot_create_replica(struct slot *slot)
                           sizeof(slot->why));
 }
 
+static void print_trace(void *context, const char *line)
+{
+    const struct slot *slot = context;
+    fprintf(stderr, "%10.3f ms slot=%u %s\n", (double)slot->harness->clock.now_ns / 1e6, slot->number,
+            line);
+}
+
 int harness_start(struct harness *harness, uint32_t number)
 {
     struct slot *slot = &harness->slots[number];
@@ -271,6 +278,9 @@ int harness_start(struct harness *harness, uint32_t number)
             fake_vfs_crash_as(slot->disk, FAKE_CRASH_ANY, &harness->rng);
         }
         return error;
+    }
+    if (getenv("HARNESS_TRACE") != NULL) {
+        replica_set_trace(slot->replica, print_trace, slot);
     }
     harness->counters.starts++;
     uint64_t phase_ns = rng_below(&harness->rng, harness->options.tick_ns);
