@@ -25,6 +25,11 @@ add_compile_options(-Wall -Wextra -Wconversion -Wshadow -Wswitch-enum -Wvla -Wst
                     -Wmissing-prototypes -Wformat=2 -Werror -fno-omit-frame-pointer
                     -fno-strict-aliasing -fstack-protector-strong)
 
+if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    # Texts for people are cut to fit on purpose, by snprintf, and the warning depends on what the optimiser happens to see.
+    add_compile_options(-Wno-format-truncation)
+endif()
+
 if(SHARDKV_SANITIZE STREQUAL "address")
     add_compile_options(-fsanitize=address,undefined -fno-sanitize-recover=all)
     add_link_options(-fsanitize=address,undefined)
