@@ -81,14 +81,13 @@ static bool slice_contains(grpc_slice slice, const char *word)
 int rpc__error_of_status(grpc_status_code status, const grpc_metadata_array *trailing,
                          grpc_slice details, bool cancelled_here)
 {
-    if (status == GRPC_STATUS_OK) {
-        return ERR_OK;
-    }
     int exact = error_of_trailing(trailing);
     if (exact != ERR_OK) {
         return exact;
     }
     switch (status) {
+    case GRPC_STATUS_OK:
+        return ERR_OK;
     case GRPC_STATUS_CANCELLED:
         /* Not asked for by this side: the peer or the connection gave the call up. */
         return cancelled_here ? ERR_CANCELED : ERR_UNAVAILABLE;
@@ -120,7 +119,6 @@ int rpc__error_of_status(grpc_status_code status, const grpc_metadata_array *tra
     case GRPC_STATUS_INTERNAL: /* the core's words for a connection that broke in an odd way */
     case GRPC_STATUS_UNKNOWN:
         return ERR_UNAVAILABLE;
-    case GRPC_STATUS_OK:
     case GRPC_STATUS__DO_NOT_USE:
         break;
     }
@@ -146,10 +144,10 @@ void rpc__failure_deinit(struct rpc__failure *failure)
     grpc_slice_unref(failure->details);
 }
 
-void rpc__status_op(grpc_op *op, int error, struct rpc__failure *failure)
+void rpc__status_op(grpc_op *op, grpc_status_code status, struct rpc__failure *failure)
 {
     op->op = GRPC_OP_SEND_STATUS_FROM_SERVER;
-    op->data.send_status_from_server.status = rpc__status_of_error(error);
+    op->data.send_status_from_server.status = status;
     if (failure != NULL) {
         op->data.send_status_from_server.trailing_metadata_count = 1;
         op->data.send_status_from_server.trailing_metadata = &failure->metadata;

@@ -142,9 +142,8 @@ int rpc__error_of_status(grpc_status_code status, const grpc_metadata_array *tra
                          grpc_slice details, bool cancelled_here);
 void rpc__failure_init(struct rpc__failure *failure, int error, const char *text);
 void rpc__failure_deinit(struct rpc__failure *failure);
-/* Fills one SEND_STATUS operation; `failure` NULL means OK. It must live until the batch's event.
- */
-void rpc__status_op(grpc_op *op, int error, struct rpc__failure *failure);
+/* Fills one SEND_STATUS operation; `failure` (or NULL) must live until the batch's event. */
+void rpc__status_op(grpc_op *op, grpc_status_code status, struct rpc__failure *failure);
 
 /* False for a compressed message, which is not taken. */
 bool rpc__buffer_is_plain(const grpc_byte_buffer *buffer);

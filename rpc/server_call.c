@@ -101,7 +101,7 @@ void rpc_call_reply(struct rpc_call *call, struct buf *reply)
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
     ops[1].op = GRPC_OP_SEND_MESSAGE;
     ops[1].data.send_message.send_message = call->reply;
-    rpc__status_op(&ops[2], ERR_OK, NULL);
+    rpc__status_op(&ops[2], GRPC_STATUS_OK, NULL);
     rpc__batch(call->call, ops, 3, &call->answer, answer_run);
 }
 
@@ -113,7 +113,7 @@ void rpc_call_fail(struct rpc_call *call, int error, const char *text)
     call->failure_set = true;
     grpc_op ops[2] = {0};
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
-    rpc__status_op(&ops[1], error, &call->failure);
+    rpc__status_op(&ops[1], rpc__status_of_error(error), &call->failure);
     rpc__batch(call->call, ops, 2, &call->answer, answer_run);
 }
 
@@ -260,7 +260,7 @@ static void unknown_begin_run(struct rpc__tag *tag, bool ok)
     rpc__failure_init(&unknown->failure, ERR_UNSUPPORTED, "no such method");
     grpc_op ops[3] = {0};
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
-    rpc__status_op(&ops[1], ERR_UNSUPPORTED, &unknown->failure);
+    rpc__status_op(&ops[1], GRPC_STATUS_UNIMPLEMENTED, &unknown->failure);
     ops[2].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
     ops[2].data.recv_close_on_server.cancelled = &unknown->cancelled;
     rpc__batch(unknown->call, ops, 3, &unknown->end, unknown_end_run);

@@ -187,7 +187,9 @@ static void finish_locked(struct rpc_stream *stream)
     if (stream->channel != NULL) {
         op.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
     } else {
-        rpc__status_op(&op, stream->finish_error, stream->failure_set ? &stream->failure : NULL);
+        /* Always OK: with any other status the client's core drops the messages it has not yet
+         * delivered. What is wrong, if anything, travels beside it. */
+        rpc__status_op(&op, GRPC_STATUS_OK, stream->failure_set ? &stream->failure : NULL);
     }
     rpc__batch(stream->call, &op, 1, &stream->send, send_run);
 }

@@ -63,7 +63,7 @@ static void accept_refuse(struct rpc_stream *stream, int error, const char *text
     }
     rpc__failure_init(&stream->failure, error, text);
     stream->failure_set = true;
-    rpc__status_op(&ops[1], error, &stream->failure);
+    rpc__status_op(&ops[1], rpc__status_of_error(error), &stream->failure);
     rpc__batch(stream->call, ops, 3, &stream->end, rpc__stream_end_run);
     pthread_mutex_unlock(&stream->lock);
 }

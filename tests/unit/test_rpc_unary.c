@@ -225,7 +225,7 @@ static void test_deadline_passed_is_timeout_and_seen_by_the_server(void **state)
                      ERR_OK);
     gate_wait(&fixture->holder.arrived, 1);
     gate_wait(&outcome.done, 1);
-    assert_in_range(now_ns(), deadline, UINT64_MAX);
+    assert_in_range(now_ns(), deadline - 2 * NS_PER_MS, UINT64_MAX); /* the core counts in ms */
     assert_int_equal(outcome.error, ERR_TIMEOUT);
     assert_false(outcome.not_sent);
     /* The deadline travels as a duration: the server's is a little later, never by much. */
