@@ -63,6 +63,13 @@ uint64_t sim_checker_term_at(const struct sim_checker *checker, uint64_t index)
     return index < checker->table_capacity ? checker->table[index].term : 0;
 }
 
+uint64_t sim_checker_term_owed(const struct sim_checker *checker, uint64_t index, uint64_t term)
+{
+    bool owed = index < checker->table_capacity && checker->table[index].term != 0 &&
+                checker->table[index].committed_in < term;
+    return owed ? checker->table[index].term : 0;
+}
+
 static struct sim_committed *row(struct sim_checker *checker, uint64_t id, uint64_t index)
 {
     if (index == 0 || index > INDEX_LIMIT) {
@@ -74,7 +81,7 @@ static struct sim_committed *row(struct sim_checker *checker, uint64_t id, uint6
 }
 
 void sim_checker_committed(struct sim_checker *checker, uint64_t id, struct raft_position position,
-                           bool as_leader)
+                           uint64_t leader_term)
 {
     struct sim_committed *committed = row(checker, id, position.index);
     if (committed->term != 0 && committed->term != position.term) {
@@ -82,13 +89,16 @@ void sim_checker_committed(struct sim_checker *checker, uint64_t id, struct raft
                  "; it was committed with term %" PRIu64,
                  id, position.index, position.term, committed->term);
     }
-    if (committed->term == 0 && !as_leader) {
+    if (committed->term == 0 && leader_term == 0) {
         sim_fail("replica %" PRIu64 " takes %" PRIu64 "/%" PRIu64
                  " for committed, which no leader has committed",
                  id, position.index, position.term);
     }
-    committed->term = position.term;
-    if (as_leader && position.index > checker->commit_max) {
+    if (committed->term == 0) {
+        committed->term = position.term;
+        committed->committed_in = leader_term;
+    }
+    if (leader_term != 0 && position.index > checker->commit_max) {
         checker->commit_max = position.index;
     }
 }

@@ -7,7 +7,8 @@
 #include "raft/core/types.h"
 
 struct sim_committed {
-    uint64_t term; /* 0: not known to be committed */
+    uint64_t term;         /* 0: not known to be committed */
+    uint64_t committed_in; /* term of the leader that committed it */
     bool content_known;
     enum raft_entry_kind kind;
     uint32_t checksum;
@@ -27,13 +28,16 @@ struct sim_checker {
 void sim_checker_init(struct sim_checker *checker);
 void sim_checker_deinit(struct sim_checker *checker);
 void sim_checker_leader(struct sim_checker *checker, uint64_t id, uint64_t term);
-/* `id` takes `position` for committed; `as_leader`: by its own count, not by being told. */
+/* `id` takes `position` for committed; `leader_term`: by its own count as leader of that term; 0: it was told. */
 void sim_checker_committed(struct sim_checker *checker, uint64_t id, struct raft_position position,
-                           bool as_leader);
+                           uint64_t leader_term);
 void sim_checker_applied(struct sim_checker *checker, uint64_t id, const struct raft_entry *entry);
 /* A restored state holds this command. */
 void sim_checker_restored(const struct sim_checker *checker, uint64_t id,
                           struct raft_position position, uint32_t checksum);
+/* The new leader of `term` must have this index, with this term: it was committed in an earlier term than its own (paper
+ * 5.4.3). 0: it need not have it. */
+uint64_t sim_checker_term_owed(const struct sim_checker *checker, uint64_t index, uint64_t term);
 /* 0 when not committed. */
 uint64_t sim_checker_term_at(const struct sim_checker *checker, uint64_t index);
 

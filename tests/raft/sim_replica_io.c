@@ -279,7 +279,7 @@ static void count_membership(struct sim_replica *replica, const struct raft_entr
                  entry->position.index);
     }
     struct sim_counters *counters = &replica->cluster->counters;
-    counters->changes_committed++;
+    counters->changes_committed += entry->position.index > 1; /* the first is the bootstrap one */
     if (raft_core_membership_at(replica->core, entry->position.index - 1, &before)) {
         counters->removals += after.count < before.count;
         counters->promotions +=

@@ -9,7 +9,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define HEAL_LIMIT_NS (15 * SIM_S)
+#define HEAL_LIMIT_NS (20 * SIM_S)
 
 struct swarm {
     struct rng rng;
@@ -238,6 +238,8 @@ static void heal(struct swarm *swarm)
     struct sim_replica_options *replica = &cluster->options.replica;
     replica->sync_max_ns = replica->sync_max_ns < 5 * SIM_MS ? replica->sync_max_ns : 5 * SIM_MS;
     replica->apply_delay_max_ns = 100 * SIM_US;
+    replica->load_delay_max_ns = 1 * SIM_MS;
+    replica->pump_delay_ns = 20 * SIM_US;
     replica->stall_permille = 0;
     replica->damage_permille = 0;
     for (uint32_t slot = 0; slot < cluster->options.servers; slot++) {
