@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-enum { HISTORIES = 60, STEPS = 8000, ENTRIES_MAX_PROPOSED = 2000 };
+enum { HISTORIES = 150, STEPS = 8000, ENTRIES_MAX_PROPOSED = 2000 };
 
 static void small_limits(struct raft_core_options *options)
 {
