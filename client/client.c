@@ -9,7 +9,7 @@
 
 #include "base/assert.h"
 #include "base/rng.h"
-#include "base/vfs.h"
+#include "client/client_rpc.h"
 #include "proto/messages.h"
 #include "proto/methods.h"
 #include "proto/shard_hash.h"
@@ -25,7 +25,7 @@ static_assert((int)SKV_DONE == (int)OUTCOME_DONE && (int)SKV_NOT_DONE == (int)OU
 static_assert((int)SKV_GET == (int)OP_GET && (int)SKV_CAS == (int)OP_CAS,
               "operations are passed through");
 
-enum { ROUND_BATCHES_MAX = 8, ROUND_COMPLETIONS_MAX = 128, TLS_FILE_BYTES_MAX = 1024 * 1024 };
+enum { ROUND_BATCHES_MAX = 8, ROUND_COMPLETIONS_MAX = 128 };
 
 /* What one round took out of the router, to be done without the mutex. */
 struct round {
@@ -393,59 +393,6 @@ const char *skv_code_text(int code)
 /* ---- open and close
  * --------------------------------------------------------------------------------------------- */
 
-static int read_pem(const char *path, struct buf *out, char *why, size_t why_size)
-{
-    buf_init(out);
-    int error = vfs_read_all(vfs_system(), path, TLS_FILE_BYTES_MAX, out);
-    if (error != 0) {
-        (void)snprintf(why, why_size, "cannot read %.150s: %s", path, err_text(error));
-        return error == ERR_NOT_FOUND ? ERR_IO : error;
-    }
-    put_u8(out, 0);
-    return 0;
-}
-
-static int make_rpc(const struct skv_options *options, struct rpc **out, char *why, size_t why_size)
-{
-    struct rpc_options rpc_options = rpc_options_default();
-    const char *paths[] = {options->tls_ca_file, options->tls_certificate_file,
-                           options->tls_key_file};
-    struct buf pems[3] = {{0}, {0}, {0}};
-    struct rpc_tls tls;
-    int error = 0;
-    uint32_t given = 0;
-    for (uint32_t i = 0; i < 3; i++) {
-        given += paths[i] != NULL;
-    }
-    if (given != 0 && given != 3) {
-        (void)snprintf(why, why_size,
-                       "TLS needs all three files: CA, certificate and key; %u given", given);
-        return ERR_INVALID;
-    }
-    for (uint32_t i = 0; i < given && error == 0; i++) {
-        error = read_pem(paths[i], &pems[i], why, why_size);
-    }
-    if (error == 0) {
-        if (given == 3) {
-            tls = (struct rpc_tls){.ca_pem = (const char *)pems[0].data,
-                                   .certificate_pem = (const char *)pems[1].data,
-                                   .key_pem = (const char *)pems[2].data};
-            rpc_options.tls = &tls;
-        }
-        error = rpc_create(&rpc_options, out);
-        if (error != 0) {
-            (void)snprintf(why, why_size, "cannot start gRPC: %s", err_text(error));
-        }
-    }
-    for (uint32_t i = 0; i < 3; i++) {
-        if (pems[i].data != NULL) {
-            explicit_bzero(pems[i].data, pems[i].size);
-        }
-        buf_deinit(&pems[i]);
-    }
-    return error;
-}
-
 static int make_router(const struct skv_options *options, struct skv_client *client, char *why,
                        size_t why_size)
 {
@@ -571,7 +518,9 @@ int skv_open(const struct skv_options *options, struct skv_client **out, char *w
     uint64_t deadline_ns = clock_now_ns(client->clock) + timeout_ms * NS_PER_MS;
     int error = make_router(options, client, why, why_size);
     if (error == 0) {
-        error = make_rpc(options, &client->rpc, why, why_size);
+        struct client_tls_files files = {options->tls_ca_file, options->tls_certificate_file,
+                                         options->tls_key_file};
+        error = client__rpc_create(&files, &client->rpc, why, why_size);
     }
     if (error == 0) {
         client->timer = rpc_timer_create(client->rpc, timer_fired, client);

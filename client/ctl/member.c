@@ -1,0 +1,248 @@
+/* member and transfer: administration of one replica group, through its leader. Thread: main. */
+#include "client/ctl/view.h"
+
+#include "base/rng.h"
+#include "proto/methods.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* "controllers" or a group's number. */
+static int parse_group_name(const struct ctl *ctl, const char *word, uint64_t *out)
+{
+    if (strcmp(word, "controllers") == 0) {
+        *out = 0;
+        return CTL_DONE;
+    }
+    if (parse_uint(word, out) != 0) {
+        return ctl_usage(ctl, "'%s' is neither a group's number nor 'controllers'", word);
+    }
+    return CTL_DONE;
+}
+
+/* All members anybody knows of: the config names only those the group joined with. */
+static int group_addresses(struct ctl *ctl, uint64_t group_id, struct buf *out)
+{
+    struct view view;
+    uint64_t each_ns = ctl->timeout_ns < NS_PER_S ? ctl->timeout_ns : NS_PER_S;
+    int code = view_take(ctl, each_ns, &view);
+    if (code == CTL_DONE) {
+        for (int answered = 1; answered >= 0; answered--) { /* those that answered first */
+            for (size_t i = 0; i < view.count; i++) {
+                if (view.replicas[i].group_id == group_id &&
+                    (view.replicas[i].error == 0) == (answered == 1)) {
+                    buf_printf(out, "%s%s", out->size > 0 ? "," : "", view.replicas[i].address);
+                }
+            }
+        }
+        if (out->size == 0) {
+            code = ctl_fail(ctl, CTL_NOT_FOUND, "there is no group %llu in the config",
+                            (unsigned long long)group_id);
+        }
+    }
+    buf_append(out, "", 1);
+    view_deinit(&view);
+    return code;
+}
+
+/* takes `request`'s memory. Sends it to the group's leader, as often as that is harmless. */
+static int call_group(struct ctl *ctl, uint64_t group_id, const char *method, struct buf *request)
+{
+    struct controller_client *group = NULL;
+    struct buf addresses = {0};
+    struct buf reply = {0};
+    char text[RPC_ERROR_TEXT_BYTES_MAX] = "";
+    int code = group_addresses(ctl, group_id, &addresses);
+    if (code == CTL_DONE) {
+        int error = controller_client_create(ctl->rpc, ctl->clock, (const char *)addresses.data,
+                                             ctl->cluster_id, rng_seed_from_system(), &group, text,
+                                             sizeof text);
+        if (error == 0) {
+            error = controller_client_call_wait(group, method, request, ctl_deadline_ns(ctl),
+                                                &reply, text, sizeof text);
+        }
+        if (error != 0) {
+            code = ctl_fail_error(ctl, error, false, text);
+        } else if (ctl->json) {
+            ctl_print_json(json_pack("{s:s}", "outcome", "done"));
+        } else {
+            printf("OK\n");
+        }
+    }
+    controller_client_destroy(group);
+    buf_deinit(&addresses);
+    buf_deinit(&reply);
+    buf_deinit(request);
+    return code;
+}
+
+static int list_members(struct ctl *ctl, uint64_t group_id)
+{
+    struct view view;
+    uint64_t each_ns = ctl->timeout_ns < 2 * NS_PER_S ? ctl->timeout_ns : 2 * NS_PER_S;
+    int code = view_take(ctl, each_ns, &view);
+    if (code != CTL_DONE) {
+        view_deinit(&view);
+        return code;
+    }
+    const struct view_replica *leader = view_leader(&view, group_id);
+    if (leader == NULL) {
+        code = ctl_fail(ctl, CTL_UNREACHABLE, "no leader of that group answers");
+    }
+    json_t *array = json_array();
+    for (uint32_t i = 0; leader != NULL && i < leader->status->member_count; i++) {
+        const struct msg_member *member = &leader->status->members[i];
+        if (ctl->json) {
+            (void)json_array_append_new(
+                array, json_pack("{s:I, s:s, s:b, s:b, s:b, s:I}", "id", (json_int_t)member->id,
+                                 "address", member->address, "learner", member->learner, "leader",
+                                 member->id == leader->status->leader_id, "active", member->active,
+                                 "match", (json_int_t)member->match));
+        } else {
+            printf("%-4llu %-24s %-8s match %-10llu %s\n", (unsigned long long)member->id,
+                   member->address,
+                   member->id == leader->status->leader_id ? "leader"
+                   : member->learner                       ? "learner"
+                                                           : "voter",
+                   (unsigned long long)member->match,
+                   member->active || member->id == leader->status->leader_id ? "active" : "silent");
+        }
+    }
+    if (code == CTL_DONE && ctl->json) {
+        ctl_print_json(json_incref(array));
+    }
+    json_decref(array);
+    view_deinit(&view);
+    return code;
+}
+
+/* "4=host:port" of add, "4" of the others. */
+static int parse_member(const struct ctl *ctl, const char *word, bool with_address,
+                        struct msg_change_member_request *out)
+{
+    char number[32];
+    size_t size = strcspn(word, "=@");
+    const char *address = word[size] != '\0' ? word + size + 1 : "";
+    if (size >= sizeof number || (address[0] == '\0') == with_address) {
+        return ctl_usage(ctl, "'%s' is not %s", word,
+                         with_address ? "ID=HOST:PORT" : "a replica's id");
+    }
+    memcpy(number, word, size);
+    number[size] = '\0';
+    if (!ctl_number(ctl, number, "replica id", &out->id)) {
+        return CTL_USAGE;
+    }
+    if (with_address && (parse_address(address) != 0 || strlen(address) >= sizeof out->address)) {
+        return ctl_usage(ctl, "'%s' is not HOST:PORT", address);
+    }
+    (void)snprintf(out->address, sizeof out->address, "%.*s", (int)sizeof out->address - 1,
+                   address);
+    return CTL_DONE;
+}
+
+static int change_member(struct ctl *ctl, char **words, int count, bool voter)
+{
+    struct msg_change_member_request change = {0};
+    uint64_t group_id = 0;
+    const char *verb = words[0];
+    bool add = strcmp(verb, "add") == 0;
+    if (add) {
+        change.kind = voter ? MSG_MEMBER_ADD_VOTER : MSG_MEMBER_ADD_LEARNER;
+    } else if (strcmp(verb, "promote") == 0) {
+        change.kind = MSG_MEMBER_PROMOTE;
+    } else if (strcmp(verb, "remove") == 0) {
+        change.kind = MSG_MEMBER_REMOVE;
+    } else if (strcmp(verb, "list") != 0) {
+        return ctl_usage(ctl, "'%s': want add, promote, remove or list", verb);
+    }
+    bool list = change.kind == MSG_MEMBER_NONE;
+    if (count != (list ? 2 : 3)) {
+        return ctl_usage(ctl, "want: shardctl member %s GROUP|controllers%s", verb,
+                         list  ? ""
+                         : add ? " ID=HOST:PORT"
+                               : " ID");
+    }
+    int code = parse_group_name(ctl, words[1], &group_id);
+    if (code == CTL_DONE && !list) {
+        code = parse_member(ctl, words[2], add, &change);
+    }
+    if (code == CTL_DONE) {
+        code = ctl_connect(ctl);
+    }
+    if (code == CTL_DONE && list) {
+        return list_members(ctl, group_id);
+    }
+    if (code == CTL_DONE) {
+        struct buf request = {0};
+        change.cluster_id = ctl->cluster_id;
+        msg_change_member_request_encode(&change, &request);
+        code = call_group(ctl, group_id, METHOD_ADMIN_CHANGE_MEMBER, &request);
+    }
+    return code;
+}
+
+int ctl_member(struct ctl *ctl, int argc, char **argv)
+{
+    bool voter = false;
+    const struct flag rows[] = {
+        {"voter", FLAG_BOOL, &voter, 0, 0, false, NULL, NULL,
+         "add: as a voter at once, instead of a learner to be promoted once it has caught up."},
+    };
+    const struct ctl_spec spec = {
+        .name = "member",
+        .summary = "add, promote, remove or list replicas of a group",
+        .usage = "add|promote|remove|list GROUP|controllers [ID=HOST:PORT|ID]",
+        .details =
+            "member add 2 4=10.0.0.7:7000    a learner: gets everything, has no vote\n"
+            "member promote 2 4              gives it a vote\n"
+            "member remove 2 1               takes replica 1 out; its server may then be stopped\n"
+            "member list 2                   as the leader sees them",
+        .flags = rows,
+        .flag_count = 1,
+        .positional_min = 2,
+        .positional_max = 3,
+    };
+    char **words = mem_calloc((size_t)argc + 1, sizeof(char *));
+    int count = 0;
+    int code = CTL_DONE;
+    if (ctl_parse(ctl, &spec, argc, argv, words, &count, &code)) {
+        code = change_member(ctl, words, count, voter);
+    }
+    free(words);
+    return code;
+}
+
+int ctl_transfer(struct ctl *ctl, int argc, char **argv)
+{
+    struct msg_transfer_request transfer = {0};
+    const struct flag rows[] = {
+        {"to", FLAG_UINT, &transfer.target_id, 0, 0, false, NULL, "ID",
+         "The replica that is to lead; without it the most up-to-date one."},
+    };
+    const struct ctl_spec spec = {
+        .name = "transfer",
+        .summary = "hand a group's leadership to another replica",
+        .usage = "GROUP|controllers",
+        .flags = rows,
+        .flag_count = 1,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
+    char **words = mem_calloc((size_t)argc + 1, sizeof(char *));
+    uint64_t group_id = 0;
+    int count = 0;
+    int code = CTL_DONE;
+    if (ctl_parse(ctl, &spec, argc, argv, words, &count, &code)) {
+        code = parse_group_name(ctl, words[0], &group_id);
+        if (code == CTL_DONE) {
+            code = ctl_connect(ctl);
+        }
+        if (code == CTL_DONE) {
+            struct buf request = {0};
+            transfer.cluster_id = ctl->cluster_id;
+            msg_transfer_request_encode(&transfer, &request);
+            code = call_group(ctl, group_id, METHOD_ADMIN_TRANSFER, &request);
+        }
+    }
+    free(words);
+    return code;
+}
