@@ -1,5 +1,6 @@
-/* A router with a clock of the test's own, and the servers' side of the conversation: what was sent, taken apart, and
- * answers to it. Two groups of three replicas over eight shards unless the test says otherwise. */
+/* A router with a clock of the test's own, and the servers' side of the conversation: what was
+ * sent, taken apart, and answers to it. Two groups of three replicas over eight shards unless the
+ * test says otherwise. */
 #ifndef TESTS_ROUTER_FIXTURE_H
 #define TESTS_ROUTER_FIXTURE_H
 
@@ -46,8 +47,8 @@ static inline struct config *fixture_config(uint64_t number, const uint64_t owne
         config->groups[g].replica_count = 3;
         for (uint32_t r = 0; r < 3; r++) {
             config->groups[g].replicas[r].id = r + 1;
-            (void)snprintf(config->groups[g].replicas[r].address, ADDRESS_BYTES_MAX,
-                           "127.0.0.1:%u", 1000 * (g + 1) + r + 1);
+            (void)snprintf(config->groups[g].replicas[r].address, ADDRESS_BYTES_MAX, "127.0.0.1:%u",
+                           1000 * (g + 1) + r + 1);
         }
     }
     for (uint32_t i = 0; i < FIXTURE_SHARDS; i++) {
@@ -132,8 +133,8 @@ static inline void submit(struct fixture *fixture, enum op_kind kind, uint32_t s
 static inline void take_apart(struct flight *flight)
 {
     struct block_reader block;
-    assert_int_equal(
-        msg_batch_request_decode(buf_view(&flight->batch.message), &flight->request), 0);
+    assert_int_equal(msg_batch_request_decode(buf_view(&flight->batch.message), &flight->request),
+                     0);
     assert_int_equal(block_check(flight->request.operations, flight->request.reads, FIXTURE_SHARDS,
                                  &flight->header),
                      0);
@@ -174,8 +175,7 @@ static inline void send_response(struct fixture *fixture, struct flight *flight,
     response->batch_id = flight->batch.id;
     msg_batch_response_encode(response, &message);
     struct blob *blob = blob_take_buf(&message);
-    router_reply(fixture->router, flight->batch.connection, blob_view(blob), blob,
-                 fixture->now_ns);
+    router_reply(fixture->router, flight->batch.connection, blob_view(blob), blob, fixture->now_ns);
     blob_unref(blob);
     router_check(fixture->router);
 }

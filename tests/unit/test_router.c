@@ -118,12 +118,12 @@ static void test_hints_in_a_circle_make_no_loop(void **state)
             take_apart(&flight);
             sent++;
             bool first = strcmp(flight.batch.address, "127.0.0.1:1001") == 0;
-            refuse(&fixture, &flight, ERR_NOT_LEADER,
-                   first ? "127.0.0.1:1002" : "127.0.0.1:1001");
+            refuse(&fixture, &flight, ERR_NOT_LEADER, first ? "127.0.0.1:1002" : "127.0.0.1:1001");
         }
         assert_true(advance_to_wake(&fixture, 5 * NS_PER_S));
     }
-    /* Five hops, then a rest that grows to 100 .. 200 ms: far below what a loop would make of two seconds. */
+    /* Five hops, then a rest that grows to 100 .. 200 ms: far below what a loop would make of two
+     * seconds. */
     assert_in_range(sent, 20, 150);
     advance(&fixture, 5 * NS_PER_S);
     expect_completion(&fixture, 1, OUTCOME_NOT_DONE, ERR_UNAVAILABLE); /* refused each time */
@@ -442,7 +442,8 @@ static void test_busy_path_makes_larger_blocks_and_ascending_sequences(void **st
         }
     }
     take_none(&fixture); /* one is flying, the rest is not full */
-    /* The first comes back without leadership, so it goes out again with the others, in order of sequence. */
+    /* The first comes back without leadership, so it goes out again with the others, in order of
+     * sequence. */
     refuse(&fixture, &first, ERR_NOT_LEADER, "127.0.0.1:1002");
     take(&fixture, &second);
     assert_int_equal(second.count, 20);
