@@ -12,9 +12,7 @@
  * Threads: three clients with a channel to each server; one that restarts the servers; one worker
  * that does to server-side calls and streams what an application's threads would; and those of the
  * room. */
-#include "base/codec.h"
-#include "base/rng.h"
-#include "rpc/world.h"
+#include "rpc/torture.h"
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
@@ -24,238 +22,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-enum {
-    SERVERS = 3,
-    CLIENTS = 3,
-    OPS_MAX = 8 * 1024 * 1024,
-    CALLS_PER_CLIENT = 64,
-    STREAMS_PER_CLIENT = 6,
-    HELD_MAX = 4096,
-    SERVER_STREAMS_MAX = 256,
-    ERRORS = 64,
-    HANG_S = 120,
-};
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "torture: %s:%d: %s does not hold\n", __FILE__, __LINE__, #condition); \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
-
-struct torture {
-    uint64_t seed;
-    uint64_t until_ns;
-    struct rpc *server_rpc;
-    struct rpc *client_rpc;
-    _Atomic bool worker_stop;
-
-    /* One byte an operation: how many final callbacks it had. */
-    _Atomic uint8_t *callbacks;
-    _Atomic uint64_t ops;
-    _Atomic uint64_t unary_ended[ERRORS]; /* by the error's number */
-    _Atomic uint64_t streams_ended[ERRORS];
-    _Atomic uint64_t streams_accepted;
-    _Atomic uint64_t streams_accepted_ended;
-    _Atomic uint64_t messages;
-    _Atomic uint64_t busy;
-    _Atomic uint64_t writable;
-    _Atomic uint64_t restarts;
-    _Atomic uint64_t timers;
-
-    struct server {
-        char address[64];
-        struct rpc_server *server;
-    } servers[SERVERS];
-
-    pthread_mutex_t lock;
-    /* Under the lock: what waits for the worker. */
-    struct rpc_call *held[HELD_MAX];
-    size_t held_count;
-    struct side *sides[SERVER_STREAMS_MAX];
-    size_t side_count;
-};
-
-static struct torture torture;
-
-static void nap(struct rng *rng, uint64_t max_us)
-{
-    struct timespec pause = {.tv_sec = 0, .tv_nsec = (long)(rng_below(rng, max_us + 1) * 1000)};
-    nanosleep(&pause, NULL);
-}
-
-static uint64_t op_start(void)
-{
-    uint64_t op = atomic_fetch_add(&torture.ops, 1);
-    CHECK(op < OPS_MAX);
-    return op;
-}
-
-static void op_end(uint64_t op)
-{
-    CHECK(atomic_fetch_add(&torture.callbacks[op], 1) == 0);
-}
-
-/* --- one side of a stream --- */
-
-struct side {
-    _Atomic uint32_t refs; /* the callbacks' and the driver's */
-    uint64_t op;
-    bool is_server;
-    struct rpc_stream *stream; /* referenced by the driver's part */
-    pthread_mutex_t lock;
-    uint64_t next_to_send;  /* under the lock, so that numbers go out in order */
-    uint64_t next_expected; /* callbacks only */
-    struct rng rng;         /* callbacks only */
-    _Atomic bool closed;
-};
-
-static struct side *side_create(uint64_t seed)
-{
-    struct side *side = mem_calloc(1, sizeof(*side));
-    atomic_init(&side->refs, 2);
-    pthread_mutex_init(&side->lock, NULL);
-    rng_init(&side->rng, seed);
-    return side;
-}
-
-static void side_unref(struct side *side)
-{
-    if (atomic_fetch_sub(&side->refs, 1) == 1) {
-        pthread_mutex_destroy(&side->lock);
-        free(side);
-    }
-}
-
-static int side_send(struct side *side, size_t padding)
-{
-    struct buf message;
-    buf_init(&message);
-    pthread_mutex_lock(&side->lock);
-    put_u64(&message, side->next_to_send);
-    memset(buf_reserve(&message, padding + 1), 'x', padding);
-    message.size += padding;
-    int error = rpc_stream_send(side->stream, &message);
-    if (error == ERR_OK) {
-        side->next_to_send++;
-    }
-    pthread_mutex_unlock(&side->lock);
-    CHECK(error == ERR_OK || error == ERR_BUSY || error == ERR_UNAVAILABLE);
-    CHECK((error == ERR_OK) == (message.data == NULL));
-    if (error == ERR_BUSY) {
-        atomic_fetch_add(&torture.busy, 1);
-    }
-    buf_deinit(&message);
-    return error;
-}
-
-static bool side_message(void *context, struct rpc_stream *stream, struct bytes message,
-                         struct blob *owner)
-{
-    (void)context;
-    (void)owner;
-    struct side *side = rpc_stream_user(stream);
-    struct reader reader = reader_of(message);
-    CHECK(!atomic_load(&side->closed));
-    CHECK(get_u64(&reader) == side->next_expected);
-    CHECK(!reader.failed);
-    side->next_expected++;
-    atomic_fetch_add(&torture.messages, 1);
-    if (side->is_server && rng_chance(&side->rng, 1, 2)) {
-        (void)side_send(side, rng_below(&side->rng, 200));
-    }
-    if (rng_chance(&side->rng, 1, 2000)) {
-        rpc_stream_cancel(stream);
-    }
-    if (rng_chance(&side->rng, 1, 50)) { /* paused; the driver resumes, or this did already */
-        if (rng_chance(&side->rng, 1, 3)) {
-            rpc_stream_resume(stream);
-        }
-        return false;
-    }
-    return true;
-}
-
-static void side_writable(void *context, struct rpc_stream *stream)
-{
-    (void)context;
-    struct side *side = rpc_stream_user(stream);
-    CHECK(!atomic_load(&side->closed));
-    atomic_fetch_add(&torture.writable, 1);
-    (void)side_send(side, 100);
-}
-
-static void side_closed(void *context, struct rpc_stream *stream, int error, const char *text)
-{
-    (void)context;
-    (void)text;
-    struct side *side = rpc_stream_user(stream);
-    CHECK(!atomic_exchange(&side->closed, true));
-    op_end(side->op);
-    if (side->is_server) {
-        atomic_fetch_add(&torture.streams_accepted_ended, 1);
-    } else {
-        CHECK(-error < ERRORS);
-        atomic_fetch_add(&torture.streams_ended[-error], 1);
-    }
-    side_unref(side);
-}
-
-static int side_opened(void *context, struct rpc_stream *stream)
-{
-    (void)context;
-    uint64_t op = op_start();
-    struct side *side = side_create(torture.seed + op);
-    side->op = op;
-    side->is_server = true;
-    side->stream = stream;
-    if (rng_chance(&side->rng, 1, 20)) {
-        op_end(op); /* refused: `closed` does not come */
-        side_unref(side);
-        side_unref(side);
-        return ERR_BUSY;
-    }
-    pthread_mutex_lock(&torture.lock);
-    bool room = torture.side_count < SERVER_STREAMS_MAX;
-    if (room) {
-        rpc_stream_ref(stream);
-        torture.sides[torture.side_count] = side;
-        torture.side_count++;
-    }
-    pthread_mutex_unlock(&torture.lock);
-    if (!room) {
-        op_end(op);
-        side_unref(side);
-        side_unref(side);
-        return ERR_BUSY;
-    }
-    atomic_fetch_add(&torture.streams_accepted, 1);
-    rpc_stream_set_user(stream, side);
-    if (rng_chance(&side->rng, 1, 4)) {
-        (void)side_send(side, 10);
-    }
-    if (rng_chance(&side->rng, 1, 50)) {
-        rpc_stream_cancel(stream);
-    }
-    return ERR_OK;
-}
-
-static void side_finished(void *context, struct rpc_stream *stream)
-{
-    (void)context;
-    struct side *side = rpc_stream_user(stream);
-    CHECK(!atomic_load(&side->closed));
-    (void)side_send(side, 10);
-    rpc_stream_finish(stream);
-}
-
-static const struct rpc_stream_events server_events = {.opened = side_opened,
-                                                       .message = side_message,
-                                                       .writable = side_writable,
-                                                       .closed = side_closed,
-                                                       .finished = side_finished};
 
 /* --- servers --- */
 
@@ -281,7 +47,7 @@ static void server_start(struct server *server, struct rng *rng)
 {
     struct rpc_server_options options =
         rpc_server_options_default(server->address[0] != '\0' ? server->address : "127.0.0.1:0");
-    options.calls_max = 40;
+    options.calls_max = 12;
     options.streams_max = 10;
     options.slots_per_method = 1 + (uint32_t)rng_below(rng, 8);
     options.stream_send_bytes_max = 64 * 1024;
@@ -289,7 +55,7 @@ static void server_start(struct server *server, struct rng *rng)
     CHECK(rpc_server_create(torture.server_rpc, &options, &made) == ERR_OK);
     CHECK(rpc_server_add_unary(made, "/t.T/Echo", handle_echo, NULL) == ERR_OK);
     CHECK(rpc_server_add_unary(made, "/t.T/Hold", handle_hold, NULL) == ERR_OK);
-    CHECK(rpc_server_add_stream(made, "/t.T/Auto", &server_events, NULL) == ERR_OK);
+    CHECK(rpc_server_add_stream(made, "/t.T/Auto", &torture_server_events, NULL) == ERR_OK);
     int error = rpc_server_start(made);
     if (error != ERR_OK) { /* somebody's outgoing connection may have the port for a moment */
         CHECK(error == ERR_EXISTS);
@@ -350,31 +116,6 @@ static bool worker_answer(struct rng *rng)
     return true;
 }
 
-/* Something done to a stream by a thread that is not its queue's. */
-static void side_disturb(struct side *side, struct rng *rng)
-{
-    switch (rng_below(rng, 40)) {
-    case 0:
-        rpc_stream_cancel(side->stream);
-        break;
-    case 1:
-        rpc_stream_finish(side->stream);
-        break;
-    case 2:
-    case 3:
-    case 4:
-        (void)side_send(side, rng_below(rng, 100 * 1000));
-        break;
-    case 5:
-        for (int i = 0; i < 50 && side_send(side, 1000) == ERR_OK; i++) {
-        }
-        break;
-    default:
-        rpc_stream_resume(side->stream);
-        break;
-    }
-}
-
 static bool worker_stream(struct rng *rng)
 {
     struct side *side = NULL;
@@ -390,8 +131,7 @@ static bool worker_stream(struct rng *rng)
         return false;
     }
     if (atomic_load(&side->closed)) {
-        rpc_stream_unref(side->stream);
-        side_unref(side);
+        side_release(side);
         return true;
     }
     side_disturb(side, rng);
@@ -493,36 +233,6 @@ static void client_handle_drop(struct client *client, bool cancel)
     rpc_request_unref(handle);
 }
 
-static void side_release(struct side *side)
-{
-    rpc_stream_unref(side->stream);
-    side_unref(side);
-}
-
-/* The user pointer is set after the open returns, but a callback may come before: so clients find
- * their side by the context instead. */
-static bool client_message(void *context, struct rpc_stream *stream, struct bytes message,
-                           struct blob *owner)
-{
-    rpc_stream_set_user(stream, context);
-    return side_message(context, stream, message, owner);
-}
-
-static void client_closed(void *context, struct rpc_stream *stream, int error, const char *text)
-{
-    rpc_stream_set_user(stream, context);
-    side_closed(context, stream, error, text);
-}
-
-static void client_writable(void *context, struct rpc_stream *stream)
-{
-    rpc_stream_set_user(stream, context);
-    side_writable(context, stream);
-}
-
-static const struct rpc_stream_events client_events = {
-    .message = client_message, .writable = client_writable, .closed = client_closed};
-
 static void client_stream(struct client *client)
 {
     struct rng *rng = &client->rng;
@@ -534,8 +244,8 @@ static void client_stream(struct client *client)
         side->op = op;
         client->sides[at] = side;
         CHECK(rpc_stream_open(client->channels[rng_below(rng, SERVERS)],
-                              rng_chance(rng, 1, 30) ? "/t.T/None" : "/t.T/Auto", &client_events,
-                              side, 32 * 1024, &side->stream) == ERR_OK);
+                              rng_chance(rng, 1, 30) ? "/t.T/None" : "/t.T/Auto",
+                              &torture_client_events, side, 32 * 1024, &side->stream) == ERR_OK);
     } else if (atomic_load(&side->closed)) {
         client->sides[at] = NULL;
         side_release(side);
