@@ -12,7 +12,7 @@
 #define WAL_SPARES_MAX        4u
 #define WAL_SEGMENT_BYTES_MIN (64u * 1024u)
 #define WAL_WRITE_CHUNK_BYTES (1024u * 1024u) /* larger groups go out in several writes */
-#define WAL_STREAM_BYTES      (1024u * 1024u) /* window of recovery */
+#define WAL_STREAM_BYTES      (256u * 1024u)  /* window of recovery */
 #define WAL_READ_WINDOW_BYTES                                                                      \
     (64u * 1024u) /* window of wal_read; larger payloads are read in place */
 #define WAL_PREWRITE_SYNC_BYTES                                                                    \

@@ -332,6 +332,38 @@ static void test_missing_file_is_refused(void **state)
     written_destroy(&written);
 }
 
+/* The second segment's header as if it followed another first one. */
+static void test_segment_that_does_not_follow_is_refused(void **state)
+{
+    (void)state;
+    struct written written = written_create();
+    written_fill(&written, 30, 20, true);
+    struct buf bytes;
+    buf_init(&bytes);
+    assert_true(fake_vfs_file_bytes(written.fake, SECOND_SEGMENT, &bytes));
+    struct wal_segment_header good;
+    assert_true(wal_segment_header_decode(bytes.data, 0, &good));
+    for (unsigned i = 0; i < 5; i++) {
+        struct wal_segment_header header = good;
+        header.previous_salt += i == 0;
+        header.previous_end -= i == 1 ? 8 : 0;
+        header.previous_end += i == 2 ? 8 : 0;
+        header.start.index += i == 3;
+        header.start.term += i == 4;
+        buf_clear(&bytes);
+        wal_segment_header_encode(&header, &bytes);
+        struct fake_vfs *fake = fake_vfs_clone(written.fake);
+        assert_true(
+            fake_vfs_poke(fake, SECOND_SEGMENT, 0, bytes_of(bytes.data, WAL_SEGMENT_DATA_AT)));
+        struct wal *wal;
+        struct wal_recovery recovery;
+        assert_int_equal(damaged_open(fake, "", &wal, &recovery), ERR_CORRUPT);
+        fake_vfs_destroy(fake);
+    }
+    buf_deinit(&bytes);
+    written_destroy(&written);
+}
+
 static void test_older_base_is_refused(void **state)
 {
     (void)state;
@@ -400,41 +432,53 @@ static void test_misdirected_group_is_not_taken(void **state)
 
 /* ---- tails that could rise again ---- */
 
-/* A, synced; B and C, not. B is torn, so B and C are cut. A new B of the same size ends where C
- * began: C must be gone. */
-static void test_cut_group_does_not_follow_a_new_one(void **state)
-{
-    (void)state;
-    struct written written = written_create();
-    written_fill(&written, 2, 2, true);
-    uint64_t end = segment_end(written.fake, FIRST_SEGMENT);
-    struct wal_recovery recovery;
-    struct wal *wal = written_open(&written, &recovery);
-    uint64_t index = written_now(&written)->last.index;
-    written_append(&written, wal, 0, 1, 1);
-    written_append(&written, wal, 0, 1, 1);
-    damaged_close(wal, &recovery);
-    fake_vfs_crash_as(written.fake, FAKE_CRASH_KEEP, NULL);
-    assert_true(fake_vfs_flip_bit(written.fake, FIRST_SEGMENT, (end + 60) * 8));
-    written.state_count -= 2;
-    wal = written_open(&written, &recovery);
-    assert_true(recovery.torn_bytes_cut > 0);
-    wal_test_expect(wal, &recovery, written_now(&written));
-    written_append(&written, wal, 0, 1, 1);
-    assert_int_equal(written_now(&written)->last.index, index + 1);
-    damaged_close(wal, &recovery);
-    fake_vfs_crash_as(written.fake, FAKE_CRASH_KEEP, NULL);
-    wal = written_open(&written, &recovery);
-    wal_test_expect(wal, &recovery, written_now(&written));
-    damaged_close(wal, &recovery);
-    written_destroy(&written);
-}
-
 static struct raft_entry fixed_entry(uint64_t index, uint64_t term, const uint8_t *payload,
                                      size_t size)
 {
     return (struct raft_entry){
         .position = {index, term}, .kind = RAFT_ENTRY_COMMAND, .data = bytes_of(payload, size)};
+}
+
+/* B and C, not synced. B is torn, so both are cut. A new B of the same size is written, and the
+ * sector behind it, with the zeroes that end the log, does not reach the disk: had C not been
+ * zeroed, it would be there again. */
+static void test_cut_group_does_not_follow_a_new_one(void **state)
+{
+    (void)state;
+    enum { SIZE = 960, END = WAL_SEGMENT_DATA_AT + 64 + SIZE };
+    static_assert(END % FAKE_SECTOR_BYTES == 0, "the group ends with a sector");
+    struct written written = written_create();
+    struct wal_recovery recovery;
+    struct wal *wal = written_open(&written, &recovery);
+    uint8_t payload[SIZE];
+    memset(payload, 'o', SIZE);
+    for (uint64_t index = 1; index <= 2; index++) {
+        struct raft_entry entry = fixed_entry(index, 1, payload, SIZE);
+        struct wal_append append = {.entries = &entry, .entry_count = 1};
+        assert_int_equal(wal_write(wal, &append), ERR_OK);
+    }
+    damaged_close(wal, &recovery);
+    fake_vfs_crash_as(written.fake, FAKE_CRASH_KEEP, NULL);
+    assert_true(fake_vfs_flip_bit(written.fake, FIRST_SEGMENT, (END - 100) * 8));
+    wal = written_open(&written, &recovery);
+    assert_int_equal(recovery.last.index, 0);
+    assert_int_equal(recovery.torn_bytes_cut, END + 64 + SIZE - WAL_SEGMENT_DATA_AT);
+    struct buf cut;
+    buf_init(&cut);
+    assert_true(fake_vfs_file_bytes(written.fake, FIRST_SEGMENT, &cut));
+    memset(payload, 'n', SIZE);
+    struct raft_entry entry = fixed_entry(1, 1, payload, SIZE);
+    struct wal_append append = {.entries = &entry, .entry_count = 1};
+    assert_int_equal(wal_write(wal, &append), ERR_OK);
+    damaged_close(wal, &recovery);
+    fake_vfs_crash_as(written.fake, FAKE_CRASH_KEEP, NULL);
+    assert_true(fake_vfs_poke(written.fake, FIRST_SEGMENT, END,
+                              bytes_of(cut.data + END, FAKE_SECTOR_BYTES)));
+    wal = written_open(&written, &recovery);
+    assert_int_equal(recovery.last.index, 1);
+    damaged_close(wal, &recovery);
+    buf_deinit(&cut);
+    written_destroy(&written);
 }
 
 /* The records of an older group of the same shape, at the same offsets, under a new group's header.
@@ -575,6 +619,7 @@ int main(void)
         cmocka_unit_test(test_flip_of_every_byte_of_base_is_refused),
         cmocka_unit_test(test_damaged_header_copy_is_written_again),
         cmocka_unit_test(test_missing_file_is_refused),
+        cmocka_unit_test(test_segment_that_does_not_follow_is_refused),
         cmocka_unit_test(test_older_base_is_refused),
         cmocka_unit_test(test_lost_write_before_synced_ones_is_refused),
         cmocka_unit_test(test_misdirected_group_is_not_taken),

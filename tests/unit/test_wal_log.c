@@ -384,6 +384,105 @@ static void test_reset_keeps_a_matching_suffix_only_when_asked(void **state)
     fixture_close(&fixture);
 }
 
+static bool stop_at_base_rename(void *context, enum fake_op op, const char *path, uint64_t step)
+{
+    (void)context;
+    (void)step;
+    return op == FAKE_RENAME && strcmp(path, WAL_TEST_DIR "/base") == 0;
+}
+
+/* The segment before the reset's has a header that was never synced; until the base names the new
+ * one it is still needed to be whole, or to be the last. */
+static void test_reset_cut_short_over_an_unsynced_segment_recovers(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_open();
+    struct wal_stats stats;
+    do {
+        fixture_append(&fixture, 0, 10, 1);
+        wal_stats(fixture.wal, &stats);
+    } while (stats.segment_count < 2);
+    fake_vfs_set_crash_point(fixture.fake, stop_at_base_rename, NULL);
+    struct raft_membership membership = wal_test_membership(9);
+    assert_int_equal(wal_reset(fixture.wal, (struct raft_position){5000, 4}, &membership, false),
+                     ERR_IO);
+    fake_vfs_set_crash_point(fixture.fake, NULL, NULL);
+    fixture_expect_after(&fixture, FAKE_CRASH_LOSE);
+    fixture_close(&fixture);
+}
+
+/* What the owner does while a read of the first segment is under way: compacts it away and writes
+ * on until its file would be in use again. */
+struct intruder {
+    struct fixture *fixture;
+    bool done;
+    int (*read_at)(void *context, struct vfs_file *file, uint64_t offset, uint8_t *data,
+                   size_t size, size_t *count);
+};
+
+static struct intruder intruder; /* the vtable has no place for it; one test, one thread */
+
+static int intruder_read_at(void *context, struct vfs_file *file, uint64_t offset, uint8_t *data,
+                            size_t size, size_t *count)
+{
+    if (!intruder.done) {
+        intruder.done = true;
+        struct fixture *fixture = intruder.fixture;
+        fixture_compact(fixture, fixture->model.last.index, 3);
+        assert_int_equal(wal_prepare_spares(fixture->wal), ERR_OK);
+        struct wal_stats stats;
+        do {
+            fixture_append(fixture, 0, 20, 9);
+            wal_stats(fixture->wal, &stats);
+        } while (stats.segment_count < 6);
+    }
+    return intruder.read_at(context, file, offset, data, size, count);
+}
+
+static void test_read_holds_its_segment_against_recycling(void **state)
+{
+    (void)state;
+    struct fixture fixture = {.fake = wal_test_disk(1)};
+    wal_model_init(&fixture.model);
+    struct vfs vfs = *fake_vfs_vfs(fixture.fake);
+    intruder = (struct intruder){.fixture = &fixture, .done = true, .read_at = vfs.read_at};
+    vfs.read_at = intruder_read_at;
+    struct wal_options options = wal_test_options(1);
+    char why[WAL_TEST_WHY_BYTES];
+    assert_int_equal(wal_open(&vfs, WAL_TEST_DIR, &options, NULL, 0, &fixture.wal,
+                              &fixture.recovery, why, sizeof(why)),
+                     ERR_OK);
+    struct wal_stats stats;
+    do {
+        fixture_append(&fixture, 0, 20, 1);
+        wal_stats(fixture.wal, &stats);
+    } while (stats.segment_count < 3);
+    intruder.done = false;
+    struct raft_entry *entries;
+    size_t count;
+    assert_int_equal(wal_read(fixture.wal, 1, 40, UINT64_MAX, &entries, &count), ERR_OK);
+    assert_true(intruder.done);
+    assert_true(count > 0);
+    for (size_t i = 0; i < count; i++) {
+        struct raft_entry expected = wal_test_entry((struct raft_position){i + 1, 1});
+        assert_int_equal(entries[i].position.index, i + 1);
+        assert_int_equal(entries[i].position.term, 1);
+        assert_true(bytes_equal(entries[i].data, expected.data));
+        blob_unref(expected.owner);
+    }
+    wal_entries_free(entries, count);
+    /* Now that nobody reads it, it goes. */
+    bool exists;
+    assert_int_equal(vfs.exists(vfs.context, WAL_TEST_DIR "/0000000000000001.wal", &exists),
+                     ERR_OK);
+    assert_true(exists);
+    assert_int_equal(wal_prepare_spares(fixture.wal), ERR_OK);
+    assert_int_equal(vfs.exists(vfs.context, WAL_TEST_DIR "/0000000000000001.wal", &exists),
+                     ERR_OK);
+    assert_false(exists);
+    fixture_close(&fixture);
+}
+
 static void test_failed_write_is_final(void **state)
 {
     (void)state;
@@ -546,6 +645,8 @@ int main(void)
         cmocka_unit_test(test_compact_truncated_history_below_base_is_accepted),
         cmocka_unit_test(test_reset_forgets_all_but_the_hard_state),
         cmocka_unit_test(test_reset_keeps_a_matching_suffix_only_when_asked),
+        cmocka_unit_test(test_reset_cut_short_over_an_unsynced_segment_recovers),
+        cmocka_unit_test(test_read_holds_its_segment_against_recycling),
         cmocka_unit_test(test_failed_write_is_final),
         cmocka_unit_test(test_failed_sync_is_final_and_never_retried),
         cmocka_unit_test(test_no_space_is_final_and_a_restart_recovers),
