@@ -1,0 +1,329 @@
+/* See clerk.h. Thread: one. */
+#include "sim/clerk.h"
+
+#include "base/assert.h"
+#include "proto/shard_hash.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+void clerk_open(struct clerk *clerk, struct cluster *cluster, struct linear_history *history)
+{
+    *clerk = (struct clerk){.cluster = cluster, .history = history};
+    clerk->host = cluster_client_host(cluster);
+    clerk->client = cluster_client_open(cluster, clerk->host);
+}
+
+void clerk_close(struct clerk *clerk)
+{
+    cluster_client_close(clerk->host, clerk->client);
+    ASSERT_CMP(clerk->in_flight, ==, 0);
+}
+
+/* ---- operations --------------------------------------------------------------------------------------------- */
+
+struct operation {
+    struct clerk *clerk;
+    enum skv_op op;
+    char key[SIM_NAME_BYTES_MAX];
+    void *value;
+    size_t size;
+    uint64_t called_ns;
+    clerk_done_fn done;
+    void *context;
+};
+
+static void note(const struct operation *operation, const struct skv_result *result)
+{
+    struct linear_history *history = operation->clerk->history;
+    if (history == NULL || result->outcome == SKV_NOT_DONE) {
+        return;
+    }
+    uint64_t returned_ns = result->outcome == SKV_DONE ? sim_now_ns() : LINEAR_NEVER;
+    bool get = operation->op == SKV_GET;
+    enum linear_kind kind = get                              ? LINEAR_GET
+                            : operation->op == SKV_APPEND ? LINEAR_APPEND
+                                                             : LINEAR_PUT;
+    linear_add(history, operation->key, kind, get ? result->value : operation->value,
+               get ? result->value_size : operation->size, operation->called_ns, returned_ns);
+}
+
+static void operation_done(void *context, const struct skv_result *result)
+{
+    struct operation *operation = context;
+    note(operation, result);
+    operation->clerk->in_flight--;
+    sim_world()->counters.operations++;
+    operation->done(operation->context, result);
+    free(operation->value);
+    free(operation);
+}
+
+void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value, size_t size,
+                 clerk_done_fn done, void *context)
+{
+    struct operation *operation = mem_calloc(1, sizeof *operation);
+    operation->clerk = clerk;
+    operation->op = op;
+    (void)snprintf(operation->key, sizeof operation->key, "%s", key);
+    operation->value = mem_dup(value, size);
+    operation->size = size;
+    operation->called_ns = sim_now_ns();
+    operation->done = done;
+    operation->context = context;
+    struct skv_command command = {.op = op,
+                                  .key = key,
+                                  .key_size = strlen(key),
+                                  .value = value,
+                                  .value_size = size,
+                                  .timeout_ms = CLERK_TIMEOUT_MS};
+    clerk->in_flight++;
+    struct sim_host *former = sim_enter(clerk->host);
+    int code = skv_start(clerk->client, &command, operation_done, operation);
+    sim_leave(former);
+    if (code != SKV_OK) {
+        SIM_FAIL("a command was refused: %s", skv_code_text(code));
+    }
+}
+
+static void pending_done(void *context, const struct skv_result *result)
+{
+    struct clerk_pending *pending = context;
+    pending->ended = true;
+    pending->result = *result;
+    pending->result.value = NULL;
+    buf_append(&pending->value, result->value, result->value_size);
+    pending->took_ns = sim_now_ns() - pending->took_ns;
+}
+
+void clerk_begin(struct clerk *clerk, enum skv_op op, const char *key, const char *value,
+                 struct clerk_pending *pending)
+{
+    *pending = (struct clerk_pending){.host = clerk->host, .took_ns = sim_now_ns()};
+    clerk_start(clerk, op, key, value == NULL ? "" : value, value == NULL ? 0 : strlen(value),
+                pending_done, pending);
+}
+
+static bool pending_has_ended(void *context)
+{
+    const struct clerk_pending *pending = context;
+    return pending->ended;
+}
+
+bool clerk_wait(struct clerk_pending *pending, uint64_t timeout_ns)
+{
+    return sim_run_until(timeout_ns, pending_has_ended, pending);
+}
+
+void clerk_pending_deinit(struct clerk_pending *pending)
+{
+    ASSERT(pending->ended);
+    buf_deinit(&pending->value);
+}
+
+static void run(struct clerk *clerk, enum skv_op op, const char *key, const char *value,
+                struct buf *out)
+{
+    struct clerk_pending pending;
+    clerk_begin(clerk, op, key, value, &pending);
+    bool ended = clerk_wait(&pending, SIM_TEST_LIMIT_NS);
+    SIM_CHECK(ended);
+    bool fine = pending.result.outcome == SKV_DONE &&
+                (pending.result.code == SKV_OK || (op == SKV_GET && pending.result.code == SKV_NOT_FOUND));
+    if (!fine) {
+        SIM_FAIL("an operation on key %s ended with: %s", key, skv_code_text(pending.result.code));
+    }
+    if (out != NULL) {
+        buf_clear(out);
+        buf_append_bytes(out, buf_view(&pending.value));
+    }
+    clerk_pending_deinit(&pending);
+}
+
+void clerk_put(struct clerk *clerk, const char *key, const char *value)
+{
+    run(clerk, SKV_PUT, key, value, NULL);
+}
+
+void clerk_append(struct clerk *clerk, const char *key, const char *value)
+{
+    run(clerk, SKV_APPEND, key, value, NULL);
+}
+
+void clerk_get(struct clerk *clerk, const char *key, struct buf *out)
+{
+    run(clerk, SKV_GET, key, NULL, out);
+}
+
+void clerk_check(struct clerk *clerk, const char *key, const char *expected)
+{
+    struct buf value = {0};
+    clerk_get(clerk, key, &value);
+    if (!bytes_equal(buf_view(&value), bytes_of_string(expected))) {
+        SIM_FAIL("key %s holds '%.*s', not '%s'", key, (int)value.size, (const char *)value.data,
+                 expected);
+    }
+    buf_deinit(&value);
+}
+
+void clerk_key_in_shard(uint32_t shard, uint32_t shard_count, uint32_t variant,
+                        char out[SIM_NAME_BYTES_MAX])
+{
+    uint32_t found = 0;
+    for (uint32_t i = 0; i < 100000; i++) {
+        (void)snprintf(out, SIM_NAME_BYTES_MAX, "k%u", i);
+        if (shard_of_key(bytes_of_string(out), shard_count) == shard && found++ == variant) {
+            return;
+        }
+    }
+    SIM_FAIL("no key found for shard %u", shard);
+}
+
+/* ---- loops --------------------------------------------------------------------------------------------------- */
+
+static void loop_next(struct loop *loop);
+
+static void loop_paused(void *context, void *payload)
+{
+    (void)payload;
+    loop_next(context);
+}
+
+static bool loop_is_own(const struct loop *loop)
+{
+    return loop->options.key != NULL;
+}
+
+static void loop_done(void *context, const struct skv_result *result)
+{
+    struct loop *loop = context;
+    bool get = !loop->appending && loop->first_done;
+    if (result->outcome != SKV_DONE ||
+        (result->code != SKV_OK && !(get && result->code == SKV_NOT_FOUND))) {
+        SIM_FAIL("an operation of client %u ended with: %s", loop->options.number,
+                 skv_code_text(result->code));
+    }
+    uint64_t took_ns = sim_now_ns() - loop->started_ns;
+    loop->slowest_ns = took_ns > loop->slowest_ns ? took_ns : loop->slowest_ns;
+    loop->count++;
+    if (loop->appending) {
+        loop->appended++;
+        if (loop_is_own(loop)) {
+            buf_append_bytes(&loop->last, buf_view(&loop->next));
+        }
+    } else if (get && loop_is_own(loop)) {
+        struct bytes value = bytes_of(result->value, result->value_size);
+        if (!bytes_equal(value, buf_view(&loop->last))) {
+            SIM_FAIL("client %u: key %s holds %zu bytes, not the %zu that it wrote", loop->options.number,
+                     loop->options.key, value.size, loop->last.size);
+        }
+    }
+    loop->first_done = true;
+    uint64_t pause_ns = sim_between(loop->options.pause_min_ns, loop->options.pause_max_ns);
+    sim_after(loop->clerk->host, pause_ns, loop_paused, NULL, loop, NULL);
+}
+
+static void loop_next(struct loop *loop)
+{
+    if (loop->stopping) {
+        loop->ended = true;
+        return;
+    }
+    char key[SIM_NAME_BYTES_MAX];
+    const struct loop_options *options = &loop->options;
+    if (loop_is_own(loop)) {
+        (void)snprintf(key, sizeof key, "%s", options->key);
+    } else {
+        (void)snprintf(key, sizeof key, "%" PRIu64, sim_between(0, options->key_count - 1));
+    }
+    uint64_t dice = sim_between(0, 999);
+    enum skv_op op = options->appends_only || dice < 500       ? SKV_APPEND
+                     : !loop_is_own(loop) && dice < 600 ? SKV_PUT
+                                                               : SKV_GET;
+    if (!loop->first_done && loop_is_own(loop) && !options->appends_only) {
+        op = SKV_PUT; /* the course's clients begin with an empty value */
+    }
+    buf_clear(&loop->next);
+    if (op != SKV_GET && (loop->first_done || !loop_is_own(loop) || options->appends_only)) {
+        buf_printf(&loop->next, "x %u %u y", options->number, loop->appended);
+    }
+    loop->first_done = loop->first_done || op != SKV_PUT || !loop_is_own(loop);
+    loop->appending = op == SKV_APPEND || (op == SKV_PUT && !loop_is_own(loop));
+    loop->started_ns = sim_now_ns();
+    clerk_start(loop->clerk, op, key, loop->next.data, loop->next.size, loop_done, loop);
+}
+
+void loop_start(struct loop *loop, struct clerk *clerk, const struct loop_options *options)
+{
+    *loop = (struct loop){.clerk = clerk, .options = *options};
+    loop_next(loop);
+}
+
+void loop_stop(struct loop *loop)
+{
+    loop->stopping = true;
+}
+
+struct loops {
+    struct loop *loops;
+    uint32_t count;
+};
+
+static bool all_ended(void *context)
+{
+    const struct loops *loops = context;
+    for (uint32_t i = 0; i < loops->count; i++) {
+        if (!loops->loops[i].ended) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void loops_wait(struct loop *loops, uint32_t count, uint64_t timeout_ns)
+{
+    struct loops all = {loops, count};
+    if (!sim_run_until(timeout_ns, all_ended, &all)) {
+        for (uint32_t i = 0; i < count; i++) {
+            if (!loops[i].ended) {
+                SIM_FAIL("client %u has had no answer for %.1f s", loops[i].options.number,
+                         (double)(sim_now_ns() - loops[i].started_ns) / 1e9);
+            }
+        }
+    }
+}
+
+void loop_deinit(struct loop *loop)
+{
+    ASSERT(loop->ended);
+    buf_deinit(&loop->last);
+    buf_deinit(&loop->next);
+}
+
+void check_appends(struct bytes value, uint32_t number, uint32_t appended)
+{
+    struct buf copy = {0};
+    buf_append_bytes(&copy, value);
+    buf_append(&copy, "", 1);
+    const char *text = (const char *)copy.data;
+    size_t at = 0;
+    for (uint32_t j = 0; j < appended; j++) {
+        char wanted[64];
+        (void)snprintf(wanted, sizeof wanted, "x %u %u y", number, j);
+        const char *found = strstr(text, wanted);
+        if (found == NULL) {
+            SIM_FAIL("append %u of client %u is missing", j, number);
+        }
+        size_t place = (size_t)(found - text);
+        if (strstr(found + 1, wanted) != NULL) {
+            SIM_FAIL("append %u of client %u is there twice", j, number);
+        }
+        if (place < at) {
+            SIM_FAIL("append %u of client %u is before the one it follows", j, number);
+        }
+        at = place;
+    }
+    buf_deinit(&copy);
+}

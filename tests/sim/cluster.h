@@ -1,0 +1,110 @@
+/* A simulated cluster: controllers, groups of shard servers and clients, and the vocabulary of the course's tests. The servers are put
+ * together as shardctrler/main.c and shardkv/main.c do. */
+#ifndef TESTS_SIM_CLUSTER_H
+#define TESTS_SIM_CLUSTER_H
+
+#include "client/shardkv.h"
+#include "proto/config.h"
+#include "shardkv/kv_table.h"
+#include "sim/sim.h"
+
+enum {
+    CLUSTER_GROUPS_MAX = 8,
+    CLUSTER_REPLICAS_MAX = 7,
+    CLUSTER_CLIENTS_MAX = 24,
+};
+
+/* One server: a host, and what runs on it. */
+struct server {
+    struct sim_host *host;
+    struct cluster *cluster;
+    uint64_t group_id; /* CONTROLLER_GROUP: a controller */
+    uint64_t replica_id;
+    struct fake_store *store; /* survives crashes, as far as it was flushed; NULL: a controller */
+    struct controller_process *controller; /* NULL: not running */
+    struct kv_process *kv;
+};
+
+struct group {
+    uint64_t id;
+    struct server servers[CLUSTER_REPLICAS_MAX];
+    uint32_t server_count;
+};
+
+struct cluster_options {
+    uint32_t controllers; /* replicas */
+    uint32_t groups;
+    uint32_t replicas; /* of a group */
+    uint32_t shards;
+    bool unreliable;
+    uint64_t flush_log_bytes; /* 0: no snapshots */
+    bool joined;              /* the first group is joined before the test begins */
+};
+
+struct cluster {
+    struct cluster_options options;
+    struct group controllers;
+    struct group groups[CLUSTER_GROUPS_MAX];
+    uint32_t group_count;
+    char controller_addresses[CLUSTER_REPLICAS_MAX * SIM_NAME_BYTES_MAX];
+    struct sim_host *admin_host;
+    struct sim_host *client_hosts[CLUSTER_CLIENTS_MAX];
+    uint32_t client_host_count;
+    struct oracle *oracle;
+};
+
+#define CLUSTER_NAME     "course"
+#define CONTROLLER_GROUP 0u /* as shardctrler/main.c */
+
+/* Every server is started and, on return, every group has a leader. gives */
+struct cluster *cluster_create(const struct cluster_options *options);
+/* Heals, waits until all is quiet, lets the oracle compare the replicas, ends everything. takes */
+void cluster_destroy(struct cluster *cluster);
+
+/* ---- servers ---- */
+
+bool server_is_up(const struct server *server);
+void server_start(struct server *server);
+/* As the course's Kill or ShutdownServer: the process is gone without a word, and the machine loses what the disk may lose. */
+void server_crash(struct server *server);
+/* In order, as after SIGTERM. */
+void server_stop(struct server *server);
+void group_crash(struct group *group);
+void group_start(struct group *group); /* those that are down */
+/* NULL: nobody leads. */
+struct server *group_leader(const struct group *group);
+struct server *group_wait_leader(struct group *group);
+struct kv_machine *server_machine(const struct server *server); /* NULL: down, or a controller */
+struct node *server_node(const struct server *server);          /* NULL: down */
+struct state_machine server_state(const struct server *server);
+/* Bytes of the log's files; and of the store's rows. */
+uint64_t server_log_bytes(const struct server *server);
+uint64_t server_store_bytes(const struct server *server);
+struct group *cluster_group(struct cluster *cluster, uint64_t id);
+
+/* ---- partitions, among the servers of one group ---- */
+
+/* Servers whose bit is set see each other only, and so do the others. */
+void group_partition(struct group *group, uint32_t mask);
+void group_heal(struct group *group);
+/* Off the whole network, or back. */
+void server_isolate(struct cluster *cluster, struct server *server, bool isolated);
+
+/* ---- administration: through the real controller client, from a host of its own ---- */
+
+/* The number of the config that was made. Fails the test on any error. */
+uint64_t cluster_join(struct cluster *cluster, const uint64_t *ids, size_t count);
+uint64_t cluster_leave(struct cluster *cluster, const uint64_t *ids, size_t count);
+uint64_t cluster_move(struct cluster *cluster, uint32_t shard, uint64_t id);
+struct config *cluster_query(struct cluster *cluster); /* gives: config_free */
+/* Every group has taken the newest config and settled all its shards. Fails the test after `timeout_ns`. */
+void cluster_wait_settled(struct cluster *cluster, uint64_t timeout_ns);
+
+/* ---- clients ---- */
+
+/* A host for a client; and libshardkv opened on it. */
+struct sim_host *cluster_client_host(struct cluster *cluster);
+struct skv_client *cluster_client_open(struct cluster *cluster, struct sim_host *host);
+void cluster_client_close(struct sim_host *host, struct skv_client *client);
+
+#endif

@@ -1,0 +1,25 @@
+/* The course's generic test of a key-value service, and its small cluster: one group that owns every shard. */
+#ifndef TESTS_SIM_KV_TEST_H
+#define TESTS_SIM_KV_TEST_H
+
+#include "sim/clerk.h"
+
+enum {
+    KV_SHARDS = 10,
+    KV_FLUSH_LOG_BYTES = 8 * 1024, /* the course's maxraftstate, for tests with snapshots */
+};
+
+struct cluster *kv_cluster(uint32_t servers, bool unreliable, bool snapshots);
+
+struct kv_test {
+    uint32_t clients;
+    uint32_t servers;
+    bool unreliable;
+    bool crashes;
+    bool partitions;
+    bool snapshots;
+    bool random_keys; /* and the history must be linearizable */
+};
+void kv_test_run(const struct kv_test *test);
+
+#endif

@@ -1,0 +1,31 @@
+/* Is a history of gets, puts and appends linearizable? Each key by itself (linearizability is local: Herlihy and Wing, 3.2), by the
+ * search of Wing and Gong with Lowe's memory of what was tried. A value is known by its length and a rolling hash, so a
+ * state is two numbers however long the strings grow.
+ *
+ * An operation whose outcome is unknown may take effect at any moment after its call, also after everything else. One that
+ * surely was not executed is not given to the checker at all. */
+#ifndef TESTS_SIM_LINEAR_H
+#define TESTS_SIM_LINEAR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum linear_kind { LINEAR_GET = 1, LINEAR_PUT, LINEAR_APPEND };
+
+#define LINEAR_NEVER UINT64_MAX /* a return that was not seen */
+
+struct linear_history;
+
+struct linear_history *linear_create(void); /* gives */
+void linear_destroy(struct linear_history *history);
+/* `value`: of a get what was answered ("" for absent), otherwise the argument. Copied as a hash. */
+void linear_add(struct linear_history *history, const char *key, enum linear_kind kind,
+                const void *value, size_t size, uint64_t called_ns, uint64_t returned_ns);
+size_t linear_count(const struct linear_history *history);
+
+enum linear_verdict { LINEAR_OK = 0, LINEAR_BROKEN, LINEAR_GAVE_UP /* too many states */ };
+/* `why` names the key, and the operations that no order explains. */
+enum linear_verdict linear_check(struct linear_history *history, char *why, size_t why_size);
+
+#endif

@@ -1,0 +1,20 @@
+/* What must hold at every moment of a simulated cluster, watched from inside:
+ *   - every replica's own invariants (replica_check, in sim_node.c)
+ *   - at most one leader a (group, term)
+ *   - at most one group serves a shard: among the groups' newest replicated states. The newest is the furthest any replica has
+ *     applied; what it shows as SERVING nobody else's may.
+ *   - a shard's config number never goes back in one group
+ * and at the end, when all is quiet: replicas of a group that applied the same position hold the same state. One cluster at a time. */
+#ifndef TESTS_SIM_ORACLE_H
+#define TESTS_SIM_ORACLE_H
+
+#include "sim/cluster.h"
+
+struct oracle;
+
+struct oracle *oracle_create(struct cluster *cluster); /* gives; watches from now on */
+void oracle_destroy(struct oracle *oracle);
+/* Fails unless every running replica of every group comes to the same position and state within `timeout_ns`. */
+void oracle_check_equal(struct oracle *oracle, uint64_t timeout_ns);
+
+#endif

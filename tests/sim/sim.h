@@ -1,0 +1,167 @@
+/* The deterministic whole-cluster simulator: every server and client of a cluster in one process, on one thread, from one seed,
+ * in virtual time. The product's code runs as it is; only what lies below it is replaced, at link time (tests/sim.cmake):
+ *
+ *     product code, unchanged                      replaced by
+ *     client/, shardctrler/, shardkv/, replica     -
+ *     rpc/rpc.h       (gRPC)                       sim_rpc_*.c   over sim_net.c: connections that delay, stall and break
+ *     raft/node/node.h (threads)                   sim_node.c    the same replica.h, driven by virtual time; frames are datagrams
+ *     struct vfs, struct store                     tests/lib/fake_vfs, fake_store
+ *     clock_system, rng_seed_from_system           sim_world.c
+ *     pthread_create, pthread_cond_wait, sem_wait  sim_threads.c the product's own threads as coroutines; when the test itself
+ *                                                                waits, the world goes on meanwhile
+ *
+ * A host is one machine: a disk, a store, at most one process. A crash is: from now on nothing leaves the host and its disk
+ * takes nothing (`dying`); then the product's own destructors run, only to give memory back; then the disk loses what it may lose.
+ * Events of a process carry its incarnation and die with it.
+ *
+ * There is one world at a time: what is replaced at link time has no place for a context. */
+#ifndef TESTS_SIM_SIM_H
+#define TESTS_SIM_SIM_H
+
+#include "base/clock.h"
+#include "base/rng.h"
+#include "lib/fake_vfs.h"
+#include "raft/sim_clock.h"
+
+enum {
+    SIM_HOSTS_MAX = 64,
+    SIM_NAME_BYTES_MAX = 64,
+};
+
+#define SIM_TEST_LIMIT_NS (120 * SIM_S) /* the course's limit for a single test */
+
+struct rpc_server;
+struct node;
+struct conn;
+
+struct sim_host {
+    uint32_t index;
+    char address[SIM_NAME_BYTES_MAX]; /* "g100-1:7000" */
+    uint32_t incarnation;             /* grows when a process ends */
+    bool up;
+    bool dying;
+    struct fake_vfs *disk; /* NULL for clients */
+    struct rpc_server *listener; /* NULL: nothing listens */
+    struct node *node;           /* NULL: no replica runs */
+};
+
+/* The course's networks. Losses are of requests and of replies; a stream that loses a message breaks or falls silent. */
+struct sim_net {
+    uint64_t delay_min_ns;
+    uint64_t delay_max_ns;
+    uint32_t loss_permille;
+    uint32_t duplicate_permille; /* of frames between replicas */
+    bool long_reordering;        /* two answers in three are held back 200 .. 2200 ms */
+};
+struct sim_net sim_net_reliable(void);
+struct sim_net sim_net_unreliable(void);
+
+struct sim_counters {
+    uint64_t rpcs; /* requests sent: frames, unary calls, messages of clients' streams */
+    uint64_t bytes;
+    uint64_t frames_lost;
+    uint64_t frames_duplicated;
+    uint64_t conns_broken;
+    uint64_t conns_stalled;
+    uint64_t crashes;
+    uint64_t restarts;
+    uint64_t leaders;
+    uint64_t snapshots_restored;
+    uint64_t shards_installed;
+    uint64_t operations; /* of clients, ended */
+};
+
+struct sim_world {
+    struct sim_clock clock;
+    uint64_t seed;
+    struct rng rng;  /* of network, latencies and crashes */
+    struct rng seeds; /* what rng_seed_from_system gives */
+    struct sim_net net;
+    struct sim_host *hosts[SIM_HOSTS_MAX];
+    uint32_t host_count;
+    bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* [from][to] */
+    struct sim_host *current; /* whose code runs */
+    uint32_t callback_depth;  /* product callbacks on the stack: they must not wait */
+    uint64_t limit_ns;
+    struct conn *conns; /* all of them */
+    struct sim_counters counters;
+};
+
+/* Makes the one world. */
+void sim_world_init(uint64_t seed);
+/* Every process must have ended. */
+void sim_world_deinit(void);
+struct sim_world *sim_world(void);
+
+/* Ends the process, saying where and how to replay it. */
+_Noreturn void sim_fail(const char *file, int line, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Names the run for sim_fail and for aborts inside the product. */
+void sim_report_begin(const char *test, uint64_t seed);
+void sim_trace_on(void);
+void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+#define SIM_FAIL(...) sim_fail(__FILE__, __LINE__, __VA_ARGS__)
+#define SIM_CHECK(condition)                                                                       \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            SIM_FAIL("%s does not hold", #condition);                                              \
+        }                                                                                          \
+    } while (0)
+/* Integers of any width, as signed. */
+#define SIM_CHECK_CMP(a, operator, b)                                                              \
+    do {                                                                                           \
+        long long check_a_ = (long long)(a);                                                       \
+        long long check_b_ = (long long)(b);                                                       \
+        if (!(check_a_ operator check_b_)) {                                                       \
+            SIM_FAIL("%s %s %s does not hold: %lld and %lld", #a, #operator, #b, check_a_, check_b_); \
+        }                                                                                          \
+    } while (0)
+#define SIM_CHECK_EQ(a, b) SIM_CHECK_CMP(a, ==, b)
+
+/* ---- time -------------------------------------------------------------------------------------------------- */
+
+uint64_t sim_now_ns(void);
+uint64_t sim_between(uint64_t low, uint64_t high); /* drawn from the world's rng, both included */
+
+/* Runs `run(context, payload)` on `host` (NULL: on none) after `delay_ns`, unless its process ends before; then, and at the end
+ * of the world, `drop` instead (NULL: nothing to give back). */
+typedef void (*sim_event_run_fn)(void *context, void *payload);
+void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run, sim_event_run_fn drop,
+               void *context, void *payload);
+
+/* The test's own time. Never from an event. */
+void sim_run(uint64_t duration_ns);
+/* Until the condition holds; false when `timeout_ns` passed first. */
+typedef bool (*sim_condition_fn)(void *context);
+bool sim_run_until(uint64_t timeout_ns, sim_condition_fn condition, void *context) MUST_USE;
+/* One event, whenever it is: for whoever waits. */
+void sim_step(void);
+
+/* ---- hosts -------------------------------------------------------------------------------------------------- */
+
+struct sim_host *sim_host_create(const char *address, bool with_disk); /* the world's */
+struct sim_host *sim_host_find(const char *address);                  /* NULL: none */
+bool sim_host_is(const struct sim_host *host, uint32_t incarnation);   /* the same process still runs */
+
+/* Whose code runs from here on; gives the former one. */
+struct sim_host *sim_enter(struct sim_host *host);
+void sim_leave(struct sim_host *former);
+/* The same around a callback into the product, which must not wait. */
+struct sim_host *sim_callback_enter(struct sim_host *host);
+void sim_callback_leave(struct sim_host *former);
+
+/* From now on nothing leaves the host and nothing reaches it. What the product's destructors do then is only memory. */
+void sim_host_die(struct sim_host *host);
+/* After them: events and connections of the process are gone, its disk loses what `lose` allows. */
+void sim_host_dead(struct sim_host *host, enum fake_crash lose);
+void sim_host_boot(struct sim_host *host);
+
+/* ---- partitions --------------------------------------------------------------------------------------------- */
+
+void sim_cut(const struct sim_host *from, const struct sim_host *to, bool cut); /* one way */
+void sim_cut_both(const struct sim_host *a, const struct sim_host *b, bool cut);
+bool sim_is_cut(const struct sim_host *from, const struct sim_host *to);
+void sim_heal(void);
+
+#endif

@@ -1,0 +1,23 @@
+/* The registered tests: each runs in a world of its own, from its seed. */
+#ifndef TESTS_SIM_SUITE_H
+#define TESTS_SIM_SUITE_H
+
+#include "sim/clerk.h"
+
+struct suite_test {
+    const char *name; /* "kvraft.TestBasic" */
+    void (*run)(void);
+};
+
+struct suite_list {
+    const struct suite_test *tests;
+    size_t count;
+};
+
+struct suite_list suite_kvraft(void);
+struct suite_list suite_kvraft_faults(void);
+struct suite_list suite_rsm(void);
+struct suite_list suite_shardkv(void);
+struct suite_list suite_shardkv_changes(void);
+
+#endif
