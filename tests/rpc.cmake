@@ -5,7 +5,7 @@ foreach(file server stream timer tls unary)
 endforeach()
 # A peer on the bare core: the one test that speaks gRPC itself.
 skv_test(NAME test_rpc_foreign SOURCES unit/test_rpc_foreign.c rpc/world.c USES rpc base
-    LIBRARIES ${GRPC_LIBRARY} ${GPR_LIBRARY} LABELS unit rpc TIMEOUT 120)
+    LIBRARIES gRPC::grpc LABELS unit rpc TIMEOUT 120)
 skv_test(NAME rpc_torture SOURCES rpc/torture.c rpc/torture_side.c rpc/world.c
     USES rpc base LABELS torture rpc
     ARGS --seconds 20 TIMEOUT 180)
