@@ -5,7 +5,8 @@
  * Threads. Callbacks run on completion-queue threads, at most one at a time per call or stream;
  * they must not block (no disk, no lock that waits for disk, no waiting for another callback). No
  * callback runs under a lock of this room; calling any function of this header from a callback is
- * allowed except those that say they wait.
+ * allowed except those that say they wait. No function of this header runs a callback before it
+ * returns, on the caller's own stack.
  *
  * Outcomes. A unary call ends in exactly one callback with: 0 and a reply; ERR_UNAVAILABLE,
  * ERR_TIMEOUT, ERR_CANCELED (outcome unknown to the caller: it may have run); ERR_UNSUPPORTED (the
