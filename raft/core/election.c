@@ -211,7 +211,9 @@ void core__election_tick(struct raft_core *core)
     if (core->state == RAFT_CANDIDATE && core->durable_term != core->term) {
         return; /* our own disk is what we wait for: another term would only queue up behind this one */
     }
-    bool alone = core__is_sole_voter(core) && core->state == RAFT_FOLLOWER;
+    /* Nobody to wait for, but a leader that is removing itself may still serve reads by its lease. */
+    bool alone = core__is_sole_voter(core) && core->state == RAFT_FOLLOWER &&
+                 core->leader_silence >= core->options.election_ticks;
     if (alone || core->election_elapsed >= core->election_timeout) {
         timer_reset(core);
         core__campaign(core, false);
