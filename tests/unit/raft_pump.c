@@ -289,7 +289,7 @@ static void apply_all(struct pump *pump, struct pump_node *node)
 static void answer_load(struct pump_node *node, struct raft_load load)
 {
     uint64_t first = node->snapshot.position.index + 1;
-    if (load.index < first) {
+    if (load.index < first || node->log_gone) {
         raft_core_entries_loaded(node->core, load.peer, NULL, 0);
         return;
     }

@@ -40,6 +40,7 @@ struct pump_node {
     struct raft_core_options options;
     bool disk_waits; /* writes stay unsynced until pump_sync */
     bool damage_next_install;
+    bool log_gone; /* entries asked from this disk are gone, though the core does not know */
     struct pump_write *writes;
     size_t write_count;
     size_t write_capacity;
