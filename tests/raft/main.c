@@ -24,7 +24,7 @@
 enum {
     SUITE_SEEDS = 3,     /* a test's default: 1 .. 3 */
     SWARM_SEEDS = 200,   /* 1 .. 200 */
-    PLANTED_SEEDS = 60,  /* within which the swarm must find a planted fault */
+    PLANTED_SEEDS = 400, /* within which the swarm must find a planted fault */
 };
 #define SUITE_LIMIT_NS (600 * SIM_S)
 

@@ -19,6 +19,7 @@ void sim_checker_init(struct sim_checker *checker)
 void sim_checker_deinit(struct sim_checker *checker)
 {
     free(checker->leaders);
+    free(checker->votes);
     free(checker->table);
     *checker = (struct sim_checker){0};
 }
@@ -56,6 +57,23 @@ void sim_checker_leader(struct sim_checker *checker, uint64_t id, uint64_t term)
     if (term > checker->term_max) {
         checker->term_max = term;
     }
+}
+
+void sim_checker_vote(struct sim_checker *checker, uint64_t voter, uint64_t term,
+                      uint64_t candidate)
+{
+    ASSERT_CMP(voter, <, RAFT_MEMBERS_MAX);
+    if (term == 0 || term > TERM_LIMIT) {
+        sim_fail("replica %" PRIu64 " votes in term %" PRIu64, voter, term);
+    }
+    uint64_t place = term * RAFT_MEMBERS_MAX + voter;
+    checker->votes = grow(checker->votes, &checker->vote_capacity, place, sizeof checker->votes[0]);
+    uint64_t *vote = &checker->votes[place];
+    if (*vote != 0 && *vote != candidate) {
+        sim_fail("replica %" PRIu64 " votes for %" PRIu64 " and %" PRIu64 " in term %" PRIu64, voter,
+                 *vote, candidate, term);
+    }
+    *vote = candidate;
 }
 
 uint64_t sim_checker_term_at(const struct sim_checker *checker, uint64_t index)

@@ -16,6 +16,8 @@ struct sim_committed {
 
 struct sim_checker {
     uint64_t *leaders; /* by term; 0: none seen */
+    uint64_t *votes;   /* by term * RAFT_MEMBERS_MAX + voter: for whom; 0: none seen */
+    size_t vote_capacity;
     size_t leader_capacity;
     struct sim_committed *table; /* by index */
     size_t table_capacity;
@@ -28,6 +30,9 @@ struct sim_checker {
 void sim_checker_init(struct sim_checker *checker);
 void sim_checker_deinit(struct sim_checker *checker);
 void sim_checker_leader(struct sim_checker *checker, uint64_t id, uint64_t term);
+/* A vote granted by `voter` leaves for `candidate`. */
+void sim_checker_vote(struct sim_checker *checker, uint64_t voter, uint64_t term,
+                      uint64_t candidate);
 /* `id` takes `position` for committed; `leader_term`: by its own count as leader of that term; 0: it was told. */
 void sim_checker_committed(struct sim_checker *checker, uint64_t id, struct raft_position position,
                            uint64_t leader_term);

@@ -14,6 +14,7 @@
     X(crashes,                  true,  "replicas crashed")                                         \
     X(crashes_losing_writes,    true,  "crashes that lost unfinished writes")                      \
     X(crashes_keeping_writes,   true,  "crashes with writes durable but not yet reported")         \
+    X(voters_crashed,           true,  "replicas restarted just after they voted")                 \
     X(restarts,                 true,  "replicas restarted")                                       \
     X(log_truncations,          true,  "entries cut from a log")                                   \
     X(memberships_rolled_back,  true,  "uncommitted membership cut from a log")                    \
@@ -44,6 +45,7 @@
     X(transfers_done,           true,  "leadership transfers done")                                \
     X(transfers_abandoned,      true,  "leadership transfers given up")                            \
     X(reads_asked,              true,  "reads asked for")                                          \
+    X(reads_at_deposed,         true,  "reads asked of a deposed leader")                           \
     X(reads_served,             true,  "reads served")                                             \
     X(reads_failed,             true,  "reads answered 'not leader'")                              \
     X(reads_refused,            true,  "reads refused at once")                                    \

@@ -251,6 +251,10 @@ void sim_replica__send(struct sim_replica *replica, const struct raft_message *m
     struct sim_counters *counters = &replica->cluster->counters;
     if (message->kind == RAFT_MSG_PREVOTE_REPLY && message->reject) {
         counters->prevote_rejections++;
+    } else if (message->kind == RAFT_MSG_VOTE_REPLY && !message->reject) {
+        sim_checker_vote(&replica->cluster->checker, replica->id, message->term, message->to);
+    } else if (message->kind == RAFT_MSG_VOTE) { /* a candidate has voted for itself */
+        sim_checker_vote(&replica->cluster->checker, replica->id, message->term, replica->id);
     } else if (message->kind == RAFT_MSG_APPEND_REPLY && message->reject) {
         counters->append_rejections++;
     } else if (message->kind == RAFT_MSG_HEARTBEAT &&

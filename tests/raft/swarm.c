@@ -60,13 +60,25 @@ static void propose(struct swarm *swarm)
     }
 }
 
-static void read(struct swarm *swarm)
+static void read_at(struct swarm *swarm, uint32_t slot)
 {
-    uint32_t slot = rng_chance(&swarm->rng, 1, 10) ? any_slot(swarm) : some_leader(swarm);
     if (sim_is_up(swarm->cluster, slot)) {
         int error = sim_replica_read(&swarm->cluster->replicas[slot]);
         if (error != 0 && error != ERR_NOT_LEADER && error != ERR_BUSY) {
             sim_fail("a read was refused with %s", err_name(error));
+        }
+    }
+}
+
+static void read_somewhere(struct swarm *swarm)
+{
+    read_at(swarm, rng_chance(&swarm->rng, 1, 10) ? any_slot(swarm) : some_leader(swarm));
+    uint64_t newest = swarm->cluster->checker.term_max;
+    for (uint32_t slot = 0; slot < swarm->cluster->options.servers; slot++) {
+        uint64_t term;
+        if (sim_leads(swarm->cluster, slot, &term) && term < newest) {
+            read_at(swarm, slot); /* a deposed leader that does not know: where stale reads come from */
+            swarm->cluster->counters.reads_at_deposed++;
         }
     }
 }
@@ -101,16 +113,41 @@ static void change_membership(struct swarm *swarm)
     }
 }
 
+static void isolate(struct swarm *swarm, uint32_t slot)
+{
+    struct sim_cluster *cluster = swarm->cluster;
+    cluster->counters.partitions++;
+    for (uint32_t other = 0; other < cluster->options.servers; other++) {
+        cluster->net.cut[slot][other] = true;
+        cluster->net.cut[other][slot] = true;
+    }
+}
+
+static bool timeout_now_sent(struct sim_cluster *cluster, const void *context)
+{
+    const uint64_t *before = context;
+    return cluster->net.counters.sent[RAFT_MSG_TIMEOUT_NOW] > *before;
+}
+
 static void transfer(struct swarm *swarm)
 {
+    struct sim_cluster *cluster = swarm->cluster;
     uint32_t slot = some_leader(swarm);
-    if (sim_is_up(swarm->cluster, slot)) {
-        uint64_t target = rng_chance(&swarm->rng, 1, 3) ? 0 : any_slot(swarm) + 1;
-        int error = sim_replica_transfer(&swarm->cluster->replicas[slot], target);
-        if (error != 0 && error != ERR_NOT_LEADER && error != ERR_TRANSFER_FAILED &&
-            error != ERR_BUSY) {
-            sim_fail("a transfer was refused with %s", err_name(error));
-        }
+    if (!sim_is_up(cluster, slot)) {
+        return;
+    }
+    uint64_t before = cluster->net.counters.sent[RAFT_MSG_TIMEOUT_NOW];
+    uint64_t target = rng_chance(&swarm->rng, 1, 3) ? 0 : any_slot(swarm) + 1;
+    int error = sim_replica_transfer(&cluster->replicas[slot], target);
+    if (error != 0 && error != ERR_NOT_LEADER && error != ERR_TRANSFER_FAILED &&
+        error != ERR_BUSY) {
+        sim_fail("a transfer was refused with %s", err_name(error));
+    }
+    /* Cut off just after it told its successor, it leads on without knowing better. */
+    if (error == 0 && swarm->features.partitions && rng_chance(&swarm->rng, 1, 2) &&
+        sim_cluster_run_until(cluster, 50 * SIM_MS, timeout_now_sent, &before)) {
+        sim_cluster_run(cluster, 2 * cluster->options.net.delay_max_ns);
+        isolate(swarm, slot);
     }
 }
 
@@ -120,7 +157,7 @@ static void work(struct swarm *swarm)
         propose(swarm);
     }
     if (swarm->features.reads && rng_chance(&swarm->rng, 1, 2)) {
-        read(swarm);
+        read_somewhere(swarm);
     }
     if (swarm->features.membership && rng_chance(&swarm->rng, 1, 12)) {
         change_membership(swarm);
@@ -164,6 +201,12 @@ static void cut_one_way(struct swarm *swarm)
     }
 }
 
+static bool is_writing(struct sim_cluster *cluster, const void *context)
+{
+    const uint32_t *slot = context;
+    return cluster->replicas[*slot].writes != NULL;
+}
+
 static void crash_or_restart(struct swarm *swarm)
 {
     uint32_t slot = any_slot(swarm);
@@ -172,6 +215,9 @@ static void crash_or_restart(struct swarm *swarm)
     }
     if (sim_is_up(swarm->cluster, slot)) {
         if (rng_chance(&swarm->rng, 1, 3)) {
+            if (rng_chance(&swarm->rng, 2, 3)) { /* better in the middle of a write */
+                (void)sim_cluster_run_until(swarm->cluster, 50 * SIM_MS, is_writing, &slot);
+            }
             sim_crash(swarm->cluster, slot);
             if (rng_chance(&swarm->rng, 1, 3)) {
                 start(swarm, slot);
@@ -182,8 +228,47 @@ static void crash_or_restart(struct swarm *swarm)
     }
 }
 
+/* Somebody has just made a vote durable for another in a term that has no leader yet. */
+static bool has_voter(struct sim_cluster *cluster, const void *context)
+{
+    uint32_t *found = *(uint32_t *const *)context;
+    for (uint32_t i = 0; i < cluster->options.servers; i++) {
+        const struct sim_replica *replica = &cluster->replicas[i];
+        uint64_t term = replica->disk.hard_state.term;
+        uint64_t vote = replica->disk.hard_state.voted_for;
+        if (sim_replica_is_up(replica) && term > cluster->checker.term_max && vote != 0 &&
+            vote != replica->id) {
+            *found = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Takes the leader away, and in the election that follows restarts one who has just voted (scenarios 1 - 4). */
+static void crash_voter(struct swarm *swarm)
+{
+    struct sim_cluster *cluster = swarm->cluster;
+    uint32_t leader = some_leader(swarm);
+    if (!sim_is_up(cluster, leader)) {
+        return;
+    }
+    isolate(swarm, leader);
+    uint32_t voter = 0;
+    uint32_t *found = &voter;
+    if (sim_cluster_run_until(cluster, 500 * SIM_MS, has_voter, &found)) {
+        cluster->counters.voters_crashed++;
+        sim_crash(cluster, voter);
+        start(swarm, voter);
+    }
+    sim_net_heal(&cluster->net);
+}
+
 static void faults(struct swarm *swarm)
 {
+    if (swarm->features.crashes && rng_chance(&swarm->rng, 1, 40)) {
+        crash_voter(swarm);
+    }
     if (swarm->features.partitions && rng_chance(&swarm->rng, 1, 30)) {
         partition(swarm);
     }
