@@ -196,6 +196,32 @@ static bool loop_is_own(const struct loop *loop)
     return loop->options.key != NULL;
 }
 
+static void loop_pause(struct loop *loop)
+{
+    uint64_t pause_ns = sim_between(loop->options.pause_min_ns, loop->options.pause_max_ns);
+    sim_after(loop->clerk->host, pause_ns, loop_paused, NULL, loop, NULL);
+}
+
+static void pad_done(void *context, const struct skv_result *result)
+{
+    struct loop *loop = context;
+    if (result->outcome != SKV_DONE || result->code != SKV_OK) {
+        SIM_FAIL("a put of client %u ended with: %s", loop->options.number,
+                 skv_code_text(result->code));
+    }
+    loop_pause(loop);
+}
+
+static void loop_pad(struct loop *loop)
+{
+    char key[SIM_NAME_BYTES_MAX];
+    (void)snprintf(key, sizeof key, "pad%u", loop->options.number);
+    void *value = mem_calloc(1, loop->options.padding_bytes);
+    loop->started_ns = sim_now_ns();
+    clerk_start(loop->clerk, SKV_PUT, key, value, loop->options.padding_bytes, pad_done, loop);
+    free(value);
+}
+
 static void loop_done(void *context, const struct skv_result *result)
 {
     struct loop *loop = context;
@@ -221,8 +247,7 @@ static void loop_done(void *context, const struct skv_result *result)
         }
     }
     loop->first_done = true;
-    uint64_t pause_ns = sim_between(loop->options.pause_min_ns, loop->options.pause_max_ns);
-    sim_after(loop->clerk->host, pause_ns, loop_paused, NULL, loop, NULL);
+    loop_pause(loop);
 }
 
 static void loop_next(struct loop *loop)
@@ -233,6 +258,10 @@ static void loop_next(struct loop *loop)
     }
     char key[SIM_NAME_BYTES_MAX];
     const struct loop_options *options = &loop->options;
+    if (options->padding_bytes > 0 && loop->first_done && sim_between(1, 5) == 1) {
+        loop_pad(loop);
+        return;
+    }
     if (loop_is_own(loop)) {
         (void)snprintf(key, sizeof key, "%s", options->key);
     } else {

@@ -55,6 +55,7 @@ struct loop_options {
     const char *key;       /* its own; NULL: a random one of `key_count` ("0", "1", ...) with puts too */
     uint32_t key_count;
     bool appends_only;
+    size_t padding_bytes;  /* not 0: now and then a put of so many bytes to a key beside, so that the log grows */
     uint64_t pause_min_ns; /* between two operations */
     uint64_t pause_max_ns;
 };

@@ -3,7 +3,7 @@
  *   sim_suite                          every test, from its own seed and from the seeds that found something once
  *   sim_suite --test NAME [--seed N]   one test; without a seed as above
  *   sim_suite --list                   the names
- *   --trace                            what happens, to standard error; twice: the product's log too
+ *   --trace                            what happens, to standard error; twice: the product's log too; three times: all of it
  *   --seeds N                          N seeds of the test, from the given one on: a search */
 #include "base/log.h"
 #include "sim/suite.h"
@@ -68,11 +68,11 @@ static void run_one(const struct suite_test *test, uint64_t seed)
     const struct sim_counters *counters = &world->counters;
     printf("PASSED %s: %.1f s virtual, %.1f s real, %u servers, %" PRIu64 " RPCs, %" PRIu64 " bytes, %" PRIu64
            " operations, seed %" PRIu64 " (%" PRIu64 " crashes, %" PRIu64 " leaders, %" PRIu64
-           " shards moved, %" PRIu64 " frames lost, %" PRIu64 " connections broken)\n",
+           " shards moved, %" PRIu64 " snapshots installed, %" PRIu64 " frames lost, %" PRIu64 " connections broken)\n",
            test->name, (double)(sim_now_ns() - from_ns) / 1e9, real_seconds() - from_s, servers,
            counters->rpcs, counters->bytes, counters->operations, seed, counters->crashes,
-           counters->leaders, counters->shards_installed, counters->frames_lost,
-           counters->conns_broken);
+           counters->leaders, counters->shards_installed, counters->snapshots_restored,
+           counters->frames_lost, counters->conns_broken);
     fflush(stdout);
     sim_world_deinit();
 }
@@ -123,9 +123,11 @@ int main(int argc, char **argv)
     parse(argc, argv, &choice, &list);
     if (choice.trace > 0) {
         sim_trace_on();
-        log_set_sink(log_to_trace, NULL);
     }
-    log_set_level(choice.trace > 1 ? LOG_DEBUG : LOG_ERROR);
+    log_set_sink(log_to_trace, NULL);
+    log_set_level(choice.trace > 2   ? LOG_DEBUG
+                  : choice.trace > 1 ? LOG_INFO
+                                     : LOG_ERROR);
     const struct suite_list lists[] = {suite_kvraft()};
     size_t ran = 0;
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {

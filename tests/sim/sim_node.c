@@ -296,6 +296,7 @@ static void worker_run(void *context, void *payload)
     for (size_t i = 0; i < worker->running_count; i++) {
         struct mail *mail = mail_create(MAIL_JOB, NULL);
         mail->job = worker->running[i];
+        sim_world()->counters.snapshots_restored += strcmp(mail->job->name, "restore") == 0;
         mail_post(node, mail);
     }
     worker->running_count = 0;
@@ -484,6 +485,7 @@ void sim_node_kill(struct node *node)
     node->killed = true;
     mail_refuse_all(node);
     workers_discard(node);
+    replica_stop(node->replica); /* answers what waits; the answers go nowhere */
 }
 
 static void stop_transferred(void *context, int error)
