@@ -1,2 +1,7 @@
 # Tests of client/: the router alone, then libshardkv and the controller client against servers inside the process.
 skv_test(NAME test_router SOURCES unit/test_router.c USES client proto base LABELS unit client TIMEOUT 60)
+if(NOT SHARDKV_SANITIZE)  # the consumer is not built with the sanitizer
+    add_test(NAME test_install COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/install/test_install.sh ${CMAKE_BINARY_DIR}
+        ${CMAKE_CURRENT_SOURCE_DIR}/install ${CMAKE_C_COMPILER})
+    set_tests_properties(test_install PROPERTIES TIMEOUT 120 LABELS "client")
+endif()
