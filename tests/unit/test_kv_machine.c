@@ -378,6 +378,61 @@ static void test_kv_expiry_step_and_session_in_one_batch_see_each_other(void **s
     kv_replica_close(&other);
 }
 
+/* Commands without sessions are executed again when they are applied again, so their versions tell. */
+static void add_plain_put(struct kv_log *log, const char *value)
+{
+    struct op op = put_op(0, "k", value);
+    struct buf payload = {0};
+    block_put_header(&payload, &(struct block_header){.count = 1});
+    block_put_op(&payload, &op);
+    kv_log_add(log, &payload);
+}
+
+static void add_expire(struct kv_log *log)
+{
+    struct buf payload = {0};
+    kv_command_encode(&(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = 1}, &payload);
+    kv_log_add(log, &payload);
+}
+
+static void test_kv_crash_between_two_writes_of_one_batch_replays_exactly_the_rest(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *single = &fixture->single;
+    for (uint32_t entry = 0; entry < 3; entry++) {
+        kv_log_entry(&single->log, 1);
+        for (uint32_t i = 0; i < 3; i++) { /* every expiry writes what stands before it at once */
+            add_plain_put(&single->log, "a");
+            add_plain_put(&single->log, "b");
+            add_expire(&single->log);
+        }
+    }
+    uint64_t start = single->replica.sm.ops->applied(single->replica.sm.sm).index;
+    kv_replica_apply(&single->replica, &single->log, single->log.last_index, NULL);
+    assert_int_equal(kv_single_get(single, 1, "k", NULL).version, 18);
+    uint64_t wanted = kv_replica_hash(&single->replica);
+    for (size_t keep = 0; keep < 100; keep++) {
+        struct kv_replica other = {.sessions_max = 3};
+        kv_replica_open(&other, GROUP);
+        kv_replica_apply(&other, &single->log, start, NULL);
+        kv_replica_apply(&other, &single->log, single->log.last_index, NULL);
+        size_t batches = fake_store_unflushed(other.fake);
+        assert_true(batches > 9);
+        kv_replica_crash(&other, keep < batches ? keep : batches);
+        if (other.sm.ops->applied(other.sm.sm).index < start) {
+            kv_replica_apply(&other, &single->log, start, NULL);
+        }
+        if (other.sm.ops->applied(other.sm.sm).index < single->log.last_index) {
+            kv_replica_apply(&other, &single->log, single->log.last_index, NULL);
+        }
+        assert_int_equal(kv_replica_hash(&other), wanted);
+        kv_replica_close(&other);
+        if (keep >= batches) {
+            break;
+        }
+    }
+}
+
 static void test_kv_store_that_fails_stops_apply_with_its_error(void **state)
 {
     struct fixture *fixture = *state;
@@ -425,6 +480,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_kv_sessions_full_is_refused_until_one_expires, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kv_expiry_step_and_session_in_one_batch_see_each_other, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_kv_crash_between_two_writes_of_one_batch_replays_exactly_the_rest, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kv_store_that_fails_stops_apply_with_its_error, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kv_unknown_and_malformed_commands_change_nothing, set_up,
                                         tear_down),
