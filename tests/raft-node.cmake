@@ -17,3 +17,5 @@ skv_test(NAME test_node SOURCES unit/test_node.c USES raft/node rpc proto base L
     LABELS unit raft-node TIMEOUT 240)
 skv_test(NAME test_replica_snapshot SOURCES unit/test_replica_snapshot.c USES raft/node base
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
+skv_test(NAME test_replica_random SOURCES unit/test_replica_random.c USES raft/node base
+    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
