@@ -117,16 +117,22 @@ static void isolate(struct swarm *swarm, uint32_t slot)
 {
     struct sim_cluster *cluster = swarm->cluster;
     cluster->counters.partitions++;
+    sim_trace("isolate %u", slot + 1);
     for (uint32_t other = 0; other < cluster->options.servers; other++) {
         cluster->net.cut[slot][other] = true;
         cluster->net.cut[other][slot] = true;
     }
 }
 
-static bool timeout_now_sent(struct sim_cluster *cluster, const void *context)
+static bool timeout_now_arrived(struct sim_cluster *cluster, const void *context)
 {
-    const uint64_t *before = context;
-    return cluster->net.counters.sent[RAFT_MSG_TIMEOUT_NOW] > *before;
+    const uint64_t *term = context;
+    for (uint32_t i = 0; i < cluster->options.servers; i++) {
+        if (sim_is_up(cluster, i) && cluster->replicas[i].timeout_now_term == *term) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void transfer(struct swarm *swarm)
@@ -136,17 +142,16 @@ static void transfer(struct swarm *swarm)
     if (!sim_is_up(cluster, slot)) {
         return;
     }
-    uint64_t before = cluster->net.counters.sent[RAFT_MSG_TIMEOUT_NOW];
+    uint64_t term = cluster->replicas[slot].status.term;
     uint64_t target = rng_chance(&swarm->rng, 1, 3) ? 0 : any_slot(swarm) + 1;
     int error = sim_replica_transfer(&cluster->replicas[slot], target);
     if (error != 0 && error != ERR_NOT_LEADER && error != ERR_TRANSFER_FAILED &&
         error != ERR_BUSY) {
         sim_fail("a transfer was refused with %s", err_name(error));
     }
-    /* Cut off just after it told its successor, it leads on without knowing better. */
+    /* Cut off just after its successor was told, it leads on without knowing better. */
     if (error == 0 && swarm->features.partitions && rng_chance(&swarm->rng, 1, 2) &&
-        sim_cluster_run_until(cluster, 50 * SIM_MS, timeout_now_sent, &before)) {
-        sim_cluster_run(cluster, 2 * cluster->options.net.delay_max_ns);
+        sim_cluster_run_until(cluster, 300 * SIM_MS, timeout_now_arrived, &term)) {
         isolate(swarm, slot);
     }
 }
