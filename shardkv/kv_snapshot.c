@@ -498,36 +498,43 @@ void kv__receive_close(struct sm_snapshot_writer *writer)
 
 /* `store` is used up by the replacement; when it is gone while `complete` is there, an earlier call
  * did the work. */
-static int replace_store(struct kv_machine *machine, const char *dir)
+static int look_at_staged(const struct kv_machine *machine, const char *dir,
+                          char files[VFS_PATH_BYTES_MAX], bool *has_files)
 {
     const struct vfs *vfs = machine->options.vfs;
     char complete[VFS_PATH_BYTES_MAX];
-    char files[VFS_PATH_BYTES_MAX];
     bool is_complete = false;
-    bool has_files = false;
     int error = vfs_path(complete, dir, "complete");
     error = error != 0 ? error : vfs_path(files, dir, "store");
     error = error != 0 ? error : vfs->exists(vfs->context, complete, &is_complete);
-    error = error != 0 ? error : vfs->exists(vfs->context, files, &has_files);
-    if (error == 0 && !is_complete) {
-        return ERR_CORRUPT;
-    }
-    return error != 0 || !has_files ? error
-                                    : machine->store.ops->replace(machine->store.store, files);
+    error = error != 0 ? error : vfs->exists(vfs->context, files, has_files);
+    return error == 0 && !is_complete ? ERR_CORRUPT : error;
+}
+
+static int replace_store(struct kv_machine *machine, const char *files)
+{
+    machine->store.ops->batch_destroy(machine->batch);
+    int error = machine->store.ops->replace(machine->store.store, files);
+    machine->batch = machine->store.ops->batch_create(machine->store.store);
+    return error;
 }
 
 int kv__restore(void *sm, const char *dir)
 {
     struct kv_machine *machine = sm;
     char why[256] = "";
+    char files[VFS_PATH_BYTES_MAX];
+    bool has_files = false;
+    int error = look_at_staged(machine, dir, files, &has_files);
+    if (error != 0 || !has_files) {
+        return error;
+    }
     /* The gate before the mutex, as everyone takes them. */
     atomic_store(&machine->replacing, true);
     pthread_rwlock_wrlock(&machine->gate);
     pthread_mutex_lock(&machine->apply_mutex);
     kv__unload(machine);
-    machine->store.ops->batch_destroy(machine->batch);
-    int error = replace_store(machine, dir);
-    machine->batch = machine->store.ops->batch_create(machine->store.store);
+    error = replace_store(machine, files);
     if (error == 0) {
         error = kv__load(machine, why, sizeof why);
     }

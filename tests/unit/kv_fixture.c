@@ -85,11 +85,13 @@ static void find_next(struct kv_replica *replica, const struct kv_log *log)
     }
 }
 
-void kv_replica_apply(struct kv_replica *replica, const struct kv_log *log, uint64_t index, struct buf *results)
+void kv_replica_apply(struct kv_replica *replica, const struct kv_log *log, uint64_t index,
+                      struct buf *results)
 {
     find_next(replica, log);
     size_t count = 0;
-    while (replica->next + count < log->count && log->commands[replica->next + count].index <= index) {
+    while (replica->next + count < log->count &&
+           log->commands[replica->next + count].index <= index) {
         count++;
     }
     struct sm_command *commands = mem_calloc(count + 1, sizeof *commands);
@@ -166,7 +168,8 @@ static struct op_result only_result(const struct buf *answer, enum op_kind kind)
     struct op_result result;
     uint32_t count = 0;
     assert_true(answer->size > 1);
-    assert_int_equal(results_open(bytes_of(answer->data + 1, answer->size - 1), &reader, &count), 0);
+    assert_int_equal(results_open(bytes_of(answer->data + 1, answer->size - 1), &reader, &count),
+                     0);
     assert_int_equal(count, 1);
     assert_int_equal(results_next(&reader, kind, &result), 0);
     bool refused = result.error == ERR_WRONG_GROUP || result.error == ERR_SHARD_MOVING;
@@ -190,13 +193,15 @@ struct op_result kv_single_op(struct kv_single *single, uint64_t client_id, cons
     return kv_single_block(single, &header, op);
 }
 
-struct op_result kv_single_put(struct kv_single *single, uint32_t shard, const char *key, const char *value)
+struct op_result kv_single_put(struct kv_single *single, uint32_t shard, const char *key,
+                               const char *value)
 {
     struct op op = {.kind = OP_PUT, .shard = shard, .key = KEY(key), .value = KEY(value)};
     return kv_single_op(single, 0, &op);
 }
 
-struct op_result kv_single_get(struct kv_single *single, uint32_t shard, const char *key, struct buf *value)
+struct op_result kv_single_get(struct kv_single *single, uint32_t shard, const char *key,
+                               struct buf *value)
 {
     struct op op = {.kind = OP_GET, .shard = shard, .key = KEY(key)};
     struct block_header header = {.count = 1};
@@ -237,15 +242,16 @@ static void list_group(struct config *config, uint64_t id)
     if (id == 0 || (at < config->group_count && config->groups[at].id == id)) {
         return;
     }
-    config->groups = mem_realloc(config->groups, (config->group_count + 1) * sizeof *config->groups);
+    config->groups =
+        mem_realloc(config->groups, (config->group_count + 1) * sizeof *config->groups);
     memmove(&config->groups[at + 1], &config->groups[at],
             (config->group_count - at) * sizeof *config->groups);
     config->group_count++;
     config->groups[at] = (struct config_group){.id = id, .replica_count = 2};
     for (uint32_t i = 0; i < 2; i++) {
         config->groups[at].replicas[i].id = i + 1;
-        snprintf(config->groups[at].replicas[i].address, ADDRESS_BYTES_MAX, "g%u-%u:1", (unsigned)id,
-                 (unsigned)i + 1);
+        snprintf(config->groups[at].replicas[i].address, ADDRESS_BYTES_MAX, "g%u-%u:1",
+                 (unsigned)id, (unsigned)i + 1);
     }
 }
 
@@ -262,14 +268,14 @@ struct config *test_config(uint64_t number, uint32_t shard_count, const uint64_t
     return config;
 }
 
-int kv_single_config(struct kv_single *single, uint64_t number, uint32_t shard_count, const uint64_t *owners,
-                     const uint64_t *sources)
+int kv_single_config(struct kv_single *single, uint64_t number, uint32_t shard_count,
+                     const uint64_t *owners, const uint64_t *sources)
 {
     struct config *config = test_config(number, shard_count, owners, sources);
     struct buf bytes = {0};
     config_encode(config, &bytes);
-    int answer =
-        kv_single_run(single, &(struct kv_command){.kind = KV_COMMAND_CONFIG, .config = buf_view(&bytes)});
+    int answer = kv_single_run(
+        single, &(struct kv_command){.kind = KV_COMMAND_CONFIG, .config = buf_view(&bytes)});
     buf_deinit(&bytes);
     config_free(config);
     return answer;
@@ -286,7 +292,8 @@ int kv_copy_shard(struct kv_single *from, struct kv_single *to, uint32_t shard, 
         struct kv_table *table = kv_machine_table(to->replica.machine);
         struct bytes after = shard_record_last_row(&table->shards[shard]);
         assert_int_equal(
-            kv_move_read(from->replica.machine, shard, number, to_group, after, bytes_max, &rows), 0);
+            kv_move_read(from->replica.machine, shard, number, to_group, after, bytes_max, &rows),
+            0);
         answer = kv_single_run(to, &(struct kv_command){
                                        .kind = KV_COMMAND_CHUNK,
                                        .shard = shard,

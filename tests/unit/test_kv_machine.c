@@ -1,5 +1,6 @@
-/* The state machine against a model: random operations of several clients, retries, batches cut at random, crashes that lose
- * what was not flushed. Both must agree on every result, and replicas with different batches and crashes on every byte. */
+/* The state machine against a model: random operations of several clients, retries, batches cut at
+ * random, crashes that lose what was not flushed. Both must agree on every result, and replicas
+ * with different batches and crashes on every byte. */
 #include "kv_fixture.h"
 
 #include <stdio.h>
@@ -84,7 +85,8 @@ static struct op random_op(struct model *model, struct rng *rng, char value[16],
 {
     const enum op_kind kinds[] = {OP_PUT, OP_APPEND, OP_APPEND, OP_DELETE, OP_CAS};
     *key = (uint32_t)rng_below(rng, KEYS);
-    struct op op = {.kind = kinds[rng_below(rng, 5)], .shard = key_shard(*key), .key = KEY(model->keys[*key])};
+    struct op op = {
+        .kind = kinds[rng_below(rng, 5)], .shard = key_shard(*key), .key = KEY(model->keys[*key])};
     if (op.kind == OP_APPEND && model->rows[*key].size > 2000) {
         op.kind = OP_PUT;
     }
@@ -93,13 +95,15 @@ static struct op random_op(struct model *model, struct rng *rng, char value[16],
         op.value = KEY(value);
     }
     if (op.kind == OP_CAS) {
-        op.expected_version = rng_chance(rng, 1, 2) ? model->rows[*key].version : rng_below(rng, 50);
+        op.expected_version =
+            rng_chance(rng, 1, 2) ? model->rows[*key].version : rng_below(rng, 50);
     }
     return op;
 }
 
 /* A block of one client: new commands and repetitions of old ones that it has not acknowledged. */
-static void add_block(struct model *model, struct rng *rng, struct kv_log *log, struct buf *expected)
+static void add_block(struct model *model, struct rng *rng, struct kv_log *log,
+                      struct buf *expected)
 {
     struct model_client *client = &model->clients[rng_below(rng, CLIENTS)];
     uint64_t client_id = 100 + (uint64_t)(client - model->clients);
@@ -168,7 +172,8 @@ static void random_run(uint64_t seed)
     struct kv_single first = {0};
     kv_single_open(&first, GROUP);
     all_to_us(&first);
-    struct kv_replica second = {.session_cache_bytes = 1}; /* forgets every session after each batch */
+    struct kv_replica second = {.session_cache_bytes =
+                                    1}; /* forgets every session after each batch */
     kv_replica_open(&second, GROUP);
     for (uint32_t step = 0; step < 60; step++) {
         struct buf expected = {0};
@@ -241,7 +246,8 @@ static int tear_down(void **state)
 
 static struct op put_op(uint64_t sequence, const char *key, const char *value)
 {
-    return (struct op){.kind = OP_PUT, .sequence = sequence, .shard = 1, .key = KEY(key), .value = KEY(value)};
+    return (struct op){
+        .kind = OP_PUT, .sequence = sequence, .shard = 1, .key = KEY(key), .value = KEY(value)};
 }
 
 static void test_kv_append_over_limit_is_refused_and_changes_nothing(void **state)
@@ -280,7 +286,8 @@ static void test_kv_version_after_delete_is_never_used_again(void **state)
 static void test_kv_cas_checks_version_and_absence(void **state)
 {
     struct fixture *fixture = *state;
-    struct op op = {.kind = OP_CAS, .shard = 1, .key = KEY("k"), .value = KEY("a"), .expected_version = 5};
+    struct op op = {
+        .kind = OP_CAS, .shard = 1, .key = KEY("k"), .value = KEY("a"), .expected_version = 5};
     struct op_result result = kv_single_op(&fixture->single, 0, &op);
     assert_int_equal(result.error, ERR_VERSION_MISMATCH);
     assert_int_equal(result.version, 0);
@@ -336,10 +343,12 @@ static void test_kv_sessions_full_is_refused_until_one_expires(void **state)
     op.shard = 1;
     single->log.time_ms += SESSION_TTL_MS - 100;
     assert_int_equal(kv_single_op(single, 2, &op).error, 0); /* repeats: active again */
-    assert_int_equal(kv_single_run(single, &(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = 1}), 0);
+    assert_int_equal(
+        kv_single_run(single, &(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = 1}), 0);
     assert_int_equal(kv_single_op(single, 4, &op).error, ERR_SESSIONS_FULL);
     single->log.time_ms += 200;
-    assert_int_equal(kv_single_run(single, &(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = 1}), 0);
+    assert_int_equal(
+        kv_single_run(single, &(struct kv_command){.kind = KV_COMMAND_EXPIRE, .shard = 1}), 0);
     assert_int_equal(kv_single_op(single, 4, &op).error, 0);
     assert_int_equal(kv_single_op(single, 5, &op).error, 0);
     assert_int_equal(kv_single_op(single, 6, &op).error, ERR_SESSIONS_FULL);
@@ -352,7 +361,8 @@ static void test_kv_expiry_step_and_session_in_one_batch_see_each_other(void **s
     struct kv_replica other = {.sessions_max = 3};
     kv_replica_open(&other, GROUP);
     kv_replica_apply(&other, &single->log, single->log.last_index, NULL);
-    /* Written, expired, and written again by the same client, all in one batch here and one by one there. */
+    /* Written, expired, and written again by the same client, all in one batch here and one by one
+     * there. */
     for (uint32_t round = 0; round < 3; round++) {
         for (uint64_t client = 1; client <= 2; client++) {
             struct op op = put_op(1, "k", "a");
@@ -368,7 +378,8 @@ static void test_kv_expiry_step_and_session_in_one_batch_see_each_other(void **s
         kv_log_add(&single->log, &expire);
     }
     kv_replica_apply(&single->replica, &single->log, single->log.last_index, NULL);
-    for (uint64_t i = other.sm.ops->applied(other.sm.sm).index + 1; i <= single->log.last_index; i++) {
+    for (uint64_t i = other.sm.ops->applied(other.sm.sm).index + 1; i <= single->log.last_index;
+         i++) {
         kv_replica_apply(&other, &single->log, i, NULL);
     }
     assert_int_equal(kv_replica_hash(&other), kv_replica_hash(&single->replica));
@@ -378,7 +389,8 @@ static void test_kv_expiry_step_and_session_in_one_batch_see_each_other(void **s
     kv_replica_close(&other);
 }
 
-/* Commands without sessions are executed again when they are applied again, so their versions tell. */
+/* Commands without sessions are executed again when they are applied again, so their versions tell.
+ */
 static void add_plain_put(struct kv_log *log, const char *value)
 {
     struct op op = put_op(0, "k", value);
@@ -440,20 +452,23 @@ static void test_kv_store_that_fails_stops_apply_with_its_error(void **state)
     fake_store_fail(single->replica.fake, 0, 1);
     struct sm_batch batch = {.last = {single->log.last_index + 1, 1}};
     assert_int_equal(single->replica.sm.ops->apply(single->replica.sm.sm, &batch), ERR_IO);
-    assert_int_equal(single->replica.sm.ops->applied(single->replica.sm.sm).index, single->log.last_index);
+    assert_int_equal(single->replica.sm.ops->applied(single->replica.sm.sm).index,
+                     single->log.last_index);
 }
 
 static void test_kv_unknown_and_malformed_commands_change_nothing(void **state)
 {
     struct fixture *fixture = *state;
     uint64_t before = kv_replica_hash(&fixture->single.replica);
-    const char *payloads[] = {"", "\x00", "\x7f", "\x01", "\x42", "\x43\x01", "\x44\xff\xff\xff\xff", "\x41zz"};
+    const char *payloads[] = {
+        "", "\x00", "\x7f", "\x01", "\x42", "\x43\x01", "\x44\xff\xff\xff\xff", "\x41zz"};
     for (size_t i = 0; i < sizeof payloads / sizeof payloads[0]; i++) {
         struct buf payload = {0};
         buf_append(&payload, payloads[i], strlen(payloads[i]));
         kv_log_entry(&fixture->single.log, 1);
         kv_log_add(&fixture->single.log, &payload);
-        kv_replica_apply(&fixture->single.replica, &fixture->single.log, fixture->single.log.last_index, NULL);
+        kv_replica_apply(&fixture->single.replica, &fixture->single.log,
+                         fixture->single.log.last_index, NULL);
     }
     assert_int_equal(kv_replica_hash(&fixture->single.replica), before);
 }
@@ -471,21 +486,28 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_kv_machine_random_commands_agree_with_model),
-        cmocka_unit_test_setup_teardown(test_kv_append_over_limit_is_refused_and_changes_nothing, set_up,
+        cmocka_unit_test_setup_teardown(test_kv_append_over_limit_is_refused_and_changes_nothing,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_version_after_delete_is_never_used_again, set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_version_after_delete_is_never_used_again, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_kv_cas_checks_version_and_absence, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_sequence_reused_or_stale_is_an_error, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_command_too_old_is_refused_not_executed, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_sessions_full_is_refused_until_one_expires, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_expiry_step_and_session_in_one_batch_see_each_other, set_up,
+        cmocka_unit_test_setup_teardown(test_kv_sequence_reused_or_stale_is_an_error, set_up,
                                         tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_command_too_old_is_refused_not_executed, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_sessions_full_is_refused_until_one_expires, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_expiry_step_and_session_in_one_batch_see_each_other,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(
-            test_kv_crash_between_two_writes_of_one_batch_replays_exactly_the_rest, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_store_that_fails_stops_apply_with_its_error, set_up, tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_unknown_and_malformed_commands_change_nothing, set_up,
+            test_kv_crash_between_two_writes_of_one_batch_replays_exactly_the_rest, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_store_that_fails_stops_apply_with_its_error, set_up,
                                         tear_down),
-        cmocka_unit_test_setup_teardown(test_kv_results_of_refused_shards_are_flagged, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_unknown_and_malformed_commands_change_nothing,
+                                        set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_results_of_refused_shards_are_flagged, set_up,
+                                        tear_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,11 @@
-/* Whole moves: several groups, each one state machine over a lossy store with its driver, in one thread under virtual time. A made-up
- * controller joins, leaves and shuffles; calls and answers get lost, doubled and late; leaders change while things are under way;
- * replicas crash and replay. Clients append all the while.
+/* Whole moves: several groups, each one state machine over a lossy store with its driver, in one
+ * thread under virtual time. A made-up controller joins, leaves and shuffles; calls and answers get
+ * lost, doubled and late; leaders change while things are under way; replicas crash and replay.
+ * Clients append all the while.
  *
- * Always: at most one group serves a shard. In the end: every group has the newest config, nothing waits, every client's appends are
- * there once and in order, and each group holds rows of its own shards only. */
+ * Always: at most one group serves a shard. In the end: every group has the newest config, nothing
+ * waits, every client's appends are there once and in order, and each group holds rows of its own
+ * shards only. */
 #include "kv_fixture.h"
 
 #include "base/clock.h"
@@ -79,7 +81,8 @@ static uint64_t ms(uint64_t count)
     return count * NS_PER_MS;
 }
 
-static struct event *post(struct world *world, uint64_t delay_ns, enum event_kind kind, uint32_t group)
+static struct event *post(struct world *world, uint64_t delay_ns, enum event_kind kind,
+                          uint32_t group)
 {
     if (world->event_count == world->event_capacity) {
         world->event_capacity = world->event_capacity == 0 ? 64 : world->event_capacity * 2;
@@ -130,7 +133,8 @@ static bool fault(struct world *world, uint32_t one_in)
 
 static uint64_t delay(struct world *world)
 {
-    return fault(world, 20) ? ms(rng_between(&world->rng, 500, 8000)) : ms(rng_between(&world->rng, 1, 10));
+    return fault(world, 20) ? ms(rng_between(&world->rng, 500, 8000))
+                            : ms(rng_between(&world->rng, 1, 10));
 }
 
 /* ---- what must always hold ---- */
@@ -224,8 +228,9 @@ static void on_command(struct world *world, struct event *event)
     run_mover(world, event->group);
 }
 
-static int serve_verb(struct world *world, struct kv_machine *machine, const struct mover_action *action,
-                      struct mover_reply *reply, struct kv_move_rows *rows)
+static int serve_verb(struct world *world, struct kv_machine *machine,
+                      const struct mover_action *action, struct mover_reply *reply,
+                      struct kv_move_rows *rows)
 {
     int error = kv_move_check(machine, action->shard, action->number, action->to_group);
     struct kv_move_scan scan;
@@ -233,9 +238,10 @@ static int serve_verb(struct world *world, struct kv_machine *machine, const str
     case MOVER_OPEN:
         return error;
     case MOVER_READ:
-        error = kv_move_read(machine, action->shard, action->number, action->to_group, buf_view(&action->after_row),
-                             action->bytes_max, rows);
-        reply->rows_crc32c = crc32c_extend(fault(world, 20) ? 1 : 0, rows->rows.data, rows->rows.size);
+        error = kv_move_read(machine, action->shard, action->number, action->to_group,
+                             buf_view(&action->after_row), action->bytes_max, rows);
+        reply->rows_crc32c =
+            crc32c_extend(fault(world, 20) ? 1 : 0, rows->rows.data, rows->rows.size);
         reply->end = rows->end;
         return error;
     case MOVER_FREEZE:
@@ -245,7 +251,8 @@ static int serve_verb(struct world *world, struct kv_machine *machine, const str
         }
         reply->row_count = scan.rows;
         reply->row_bytes = scan.bytes;
-        reply->checksum = scan.checksum + (fault(world, 10) ? 1 : 0); /* as if a row had been lost on the way */
+        reply->checksum =
+            scan.checksum + (fault(world, 10) ? 1 : 0); /* as if a row had been lost on the way */
         kv_move_scan_deinit(&scan);
         return error;
     case MOVER_DROP:
@@ -284,7 +291,8 @@ static void on_request(struct world *world, struct event *event)
     } else if (event->action.verb == MOVER_DROP) {
         reply.error = serve_drop(world, source, &event->action);
     } else {
-        reply.error = serve_verb(world, g->single.replica.machine, &event->action, &reply.reply, &reply.rows);
+        reply.error =
+            serve_verb(world, g->single.replica.machine, &event->action, &reply.reply, &reply.rows);
     }
     if (fault(world, 10)) {
         reply.error = ERR_TIMEOUT; /* done, but the answer is lost */
@@ -314,15 +322,16 @@ static void on_reply(struct world *world, struct event *event)
     event->reply.leader_address = (const char *)event->bytes.data;
     event->reply.rows = buf_view(&event->rows.rows);
     event->reply.last_row = buf_view(&event->rows.last_row);
-    mover_replied(world->groups[event->group].mover, event->action.id, &event->reply, world->now_ns);
+    mover_replied(world->groups[event->group].mover, event->action.id, &event->reply,
+                  world->now_ns);
     run_mover(world, event->group);
 }
 
 static void on_answer(struct world *world, struct event *event)
 {
     if (is_current(world, event)) {
-        mover_proposed(world->groups[event->group].mover, event->action.id, event->error, event->answer,
-                       world->now_ns);
+        mover_proposed(world->groups[event->group].mover, event->action.id, event->error,
+                       event->answer, world->now_ns);
         run_mover(world, event->group);
     }
 }
@@ -333,11 +342,14 @@ static void on_fetched(struct world *world, struct event *event)
         return;
     }
     struct buf bytes = {0};
-    int error = event->action.number > world->config_count ? ERR_CONFIG_UNKNOWN : fault(world, 10) ? ERR_TIMEOUT : 0;
+    int error = event->action.number > world->config_count ? ERR_CONFIG_UNKNOWN
+                : fault(world, 10)                         ? ERR_TIMEOUT
+                                                           : 0;
     if (error == 0) {
         config_encode(world->configs[event->action.number - 1], &bytes);
     }
-    mover_fetched(world->groups[event->group].mover, event->action.id, error, buf_view(&bytes), world->now_ns);
+    mover_fetched(world->groups[event->group].mover, event->action.id, error, buf_view(&bytes),
+                  world->now_ns);
     buf_deinit(&bytes);
     run_mover(world, event->group);
 }
@@ -348,7 +360,8 @@ static void make_config(struct world *world)
 {
     uint64_t owners[SHARDS];
     uint64_t sources[SHARDS];
-    const struct config *before = world->config_count == 0 ? NULL : world->configs[world->config_count - 1];
+    const struct config *before =
+        world->config_count == 0 ? NULL : world->configs[world->config_count - 1];
     /* Which groups are in: any set, now and then none at all. */
     uint32_t active = (uint32_t)rng_below(&world->rng, 1u << GROUPS);
     for (uint32_t s = 0; s < SHARDS; s++) {
@@ -365,7 +378,8 @@ static void make_config(struct world *world)
         world->moved += owners[s] != had && had != 0 && owners[s] != 0;
     }
     world->config_count++;
-    world->configs[world->config_count - 1] = test_config(world->config_count, SHARDS, owners, sources);
+    world->configs[world->config_count - 1] =
+        test_config(world->config_count, SHARDS, owners, sources);
 }
 
 /* ---- clients ---- */
@@ -385,8 +399,9 @@ static void client_command(const struct client *client, uint32_t index, struct b
                     .shard = client->shard,
                     .key = KEY(client->key),
                     .value = KEY(value)};
-    block_put_header(payload, &(struct block_header){
-                                  .client_id = 1000 + index, .acked_below = client->sequence, .count = 1});
+    block_put_header(payload, &(struct block_header){.client_id = 1000 + index,
+                                                     .acked_below = client->sequence,
+                                                     .count = 1});
     block_put_op(payload, &op);
 }
 
@@ -407,9 +422,11 @@ static void on_client(struct world *world, const struct event *event)
     struct reader reader;
     struct op_result result;
     uint32_t count = 0;
-    assert_int_equal(results_open(bytes_of(answer->data + 1, answer->size - 1), &reader, &count), 0);
+    assert_int_equal(results_open(bytes_of(answer->data + 1, answer->size - 1), &reader, &count),
+                     0);
     assert_int_equal(results_next(&reader, OP_APPEND, &result), 0);
-    if (result.error == 0 && !fault(world, 10)) { /* else the answer is lost, and the client tries again */
+    if (result.error == 0 &&
+        !fault(world, 10)) { /* else the answer is lost, and the client tries again */
         client->acknowledged++;
         client->sequence++;
     } else if (result.error != 0) {
@@ -424,7 +441,8 @@ static void on_client(struct world *world, const struct event *event)
 static void crash(struct world *world, uint32_t group)
 {
     struct kv_single *single = &world->groups[group].single;
-    kv_replica_crash(&single->replica, rng_below(&world->rng, fake_store_unflushed(single->replica.fake) + 1));
+    kv_replica_crash(&single->replica,
+                     rng_below(&world->rng, fake_store_unflushed(single->replica.fake) + 1));
     /* What the log holds is committed: it is applied again before anything else happens. */
     kv_replica_apply_random(&single->replica, &single->log, &world->rng);
     check_owners(world);
@@ -501,7 +519,8 @@ static bool is_at_rest(struct world *world)
 static void run_until(struct world *world, uint64_t until_ns)
 {
     struct event event;
-    while (world->now_ns < until_ns && !(world->quiet && is_at_rest(world)) && take_next(world, &event)) {
+    while (world->now_ns < until_ns && !(world->quiet && is_at_rest(world)) &&
+           take_next(world, &event)) {
         on_event(world, &event);
         event_deinit(&event);
     }
@@ -519,7 +538,8 @@ static void check_client(struct world *world, uint32_t index)
         buf_printf(&wanted, "%u;", (unsigned)i);
     }
     buf_append(&wanted, "", 1);
-    assert_int_equal(kv_single_get(&world->groups[owner].single, client->shard, client->key, &value).error, 0);
+    assert_int_equal(
+        kv_single_get(&world->groups[owner].single, client->shard, client->key, &value).error, 0);
     assert_string_equal(value.data, wanted.data);
     buf_deinit(&wanted);
     buf_deinit(&value);
@@ -578,9 +598,9 @@ static uint32_t run_seed(uint64_t seed)
     post(world, ms(500), EVENT_LEADER, 0);
     run_until(world, ms(30000));
     world->quiet = true;
-    world->configs[world->config_count] = test_config(
-        world->config_count + 1, SHARDS, (const uint64_t[SHARDS]){1, 2, 3, 1, 2, 3},
-        (const uint64_t[SHARDS]){0});
+    world->configs[world->config_count] =
+        test_config(world->config_count + 1, SHARDS, (const uint64_t[SHARDS]){1, 2, 3, 1, 2, 3},
+                    (const uint64_t[SHARDS]){0});
     const struct config *before = world->configs[world->config_count - 1];
     struct config *last = world->configs[world->config_count];
     for (uint32_t s = 0; s < SHARDS; s++) {
@@ -606,7 +626,8 @@ static uint32_t run_seed(uint64_t seed)
 static void test_kv_moves_random_faults_lose_and_double_nothing(void **state)
 {
     (void)state;
-    const char *only = getenv("KV_MOVES_SEED"); /* replays one: KV_MOVES_SEED=17 tests/test_kv_moves */
+    const char *only =
+        getenv("KV_MOVES_SEED"); /* replays one: KV_MOVES_SEED=17 tests/test_kv_moves */
     uint64_t first = only != NULL ? strtoull(only, NULL, 10) : 1;
     uint64_t last = only != NULL ? first : 25;
     uint32_t moved = 0;

@@ -1,5 +1,6 @@
-/* A shard's life: every transition of proto/config.h, and every fence that keeps late, doubled or foreign commands out. Group 1 and
- * group 2 each with one replica; commands go to both logs by hand. */
+/* A shard's life: every transition of proto/config.h, and every fence that keeps late, doubled or
+ * foreign commands out. Group 1 and group 2 each with one replica; commands go to both logs by
+ * hand. */
 #include "kv_fixture.h"
 
 #include "proto/config.h"
@@ -34,8 +35,8 @@ static int tear_down(void **state)
 }
 
 /* Both groups take config `number` with these owners and sources of shards 0 and 1. */
-static int config_to(struct kv_single *single, uint64_t number, uint64_t owner0, uint64_t source0, uint64_t owner1,
-                     uint64_t source1)
+static int config_to(struct kv_single *single, uint64_t number, uint64_t owner0, uint64_t source0,
+                     uint64_t owner1, uint64_t source1)
 {
     const uint64_t owners[SHARDS] = {owner0, owner1};
     const uint64_t sources[SHARDS] = {source0, source1};
@@ -51,27 +52,32 @@ static void config_both(struct fixture *fixture, uint64_t number, uint64_t owner
 
 static int drop(struct kv_single *single, uint32_t shard, uint64_t number, uint64_t group)
 {
-    return kv_single_run(single, &(struct kv_command){
-                                     .kind = KV_COMMAND_DROP, .shard = shard, .number = number, .group = group});
+    return kv_single_run(
+        single, &(struct kv_command){
+                    .kind = KV_COMMAND_DROP, .shard = shard, .number = number, .group = group});
 }
 
 static int step(struct kv_single *single, uint32_t shard, uint64_t number)
 {
-    return kv_single_run(single,
-                         &(struct kv_command){.kind = KV_COMMAND_STEP, .shard = shard, .number = number});
+    return kv_single_run(
+        single, &(struct kv_command){.kind = KV_COMMAND_STEP, .shard = shard, .number = number});
 }
 
 static int confirmed(struct kv_single *single, uint32_t shard, uint64_t number)
 {
     return kv_single_run(
-        single, &(struct kv_command){.kind = KV_COMMAND_DROP_CONFIRMED, .shard = shard, .number = number});
+        single,
+        &(struct kv_command){.kind = KV_COMMAND_DROP_CONFIRMED, .shard = shard, .number = number});
 }
 
-static struct op_result put_with_session(struct kv_single *single, uint32_t shard, uint64_t sequence,
-                                         const char *value)
+static struct op_result put_with_session(struct kv_single *single, uint32_t shard,
+                                         uint64_t sequence, const char *value)
 {
-    struct op op = {
-        .kind = OP_APPEND, .sequence = sequence, .shard = shard, .key = KEY("k"), .value = KEY(value)};
+    struct op op = {.kind = OP_APPEND,
+                    .sequence = sequence,
+                    .shard = shard,
+                    .key = KEY("k"),
+                    .value = KEY(value)};
     return kv_single_op(single, 77, &op);
 }
 
@@ -101,7 +107,8 @@ static void freeze_in_a(struct fixture *fixture)
 static void test_shard_gained_without_source_serves_at_once(void **state)
 {
     struct fixture *fixture = *state;
-    assert_int_equal(kv_single_put(&fixture->a, 0, "k", "v").error, ERR_WRONG_GROUP); /* no config yet */
+    assert_int_equal(kv_single_put(&fixture->a, 0, "k", "v").error,
+                     ERR_WRONG_GROUP); /* no config yet */
     config_both(fixture, 1, 1, 0, 0, 0);
     assert_int_equal(kv_single_state(&fixture->a, 0), SHARD_SERVING);
     assert_int_equal(kv_single_state(&fixture->b, 0), SHARD_ABSENT);
@@ -133,7 +140,8 @@ static void test_shard_moves_with_rows_sessions_and_versions(void **state)
     kv_single_get(&fixture->b, 0, "key7", &value);
     assert_string_equal(value.data, "value");
     buf_deinit(&value);
-    assert_int_equal(kv_single_put(&fixture->a, 1, "k", "v").error, 0); /* the other shard was never touched */
+    assert_int_equal(kv_single_put(&fixture->a, 1, "k", "v").error,
+                     0); /* the other shard was never touched */
 }
 
 static void test_shard_source_drops_everything_and_once(void **state)
@@ -191,7 +199,8 @@ static void test_shard_config_twice_skipped_or_unsettled_is_refused(void **state
     assert_int_equal(config_to(&fixture->a, 3, 2, 2, 1, 1), ERR_BUSY); /* frozen, not dropped */
     assert_int_equal(config_to(&fixture->b, 3, 2, 2, 1, 1), ERR_BUSY); /* pulling */
     assert_int_equal(kv_copy_shard(&fixture->a, &fixture->b, 0, 2, 1000), 0);
-    assert_int_equal(config_to(&fixture->b, 3, 2, 2, 1, 1), 0); /* a pending drop does not hold it up */
+    assert_int_equal(config_to(&fixture->b, 3, 2, 2, 1, 1),
+                     0); /* a pending drop does not hold it up */
     assert_int_equal(drop(&fixture->a, 0, 2, 2), 0);
     assert_int_equal(config_to(&fixture->a, 3, 2, 2, 1, 1), ERR_BUSY); /* dropping */
     assert_int_equal(step(&fixture->a, 0, 2), 0);
@@ -217,7 +226,8 @@ static void test_shard_without_owner_is_kept_and_served_again(void **state)
     config_both(fixture, 2, 0, 1, 1, 1); /* nobody owns shard 0 */
     assert_int_equal(kv_single_state(&fixture->a, 0), SHARD_FROZEN);
     assert_int_equal(put_with_session(&fixture->a, 0, 2, "y").error, ERR_WRONG_GROUP);
-    assert_int_equal(kv_move_check(fixture->a.replica.machine, 0, 2, 2), ERR_INVALID); /* not given to anyone */
+    assert_int_equal(kv_move_check(fixture->a.replica.machine, 0, 2, 2),
+                     ERR_INVALID);       /* not given to anyone */
     config_both(fixture, 3, 1, 1, 1, 1); /* back */
     assert_int_equal(kv_single_state(&fixture->a, 0), SHARD_SERVING);
     assert_int_equal(put_with_session(&fixture->a, 0, 1, "x").version, 1); /* a repetition */
@@ -277,9 +287,10 @@ static void test_shard_delayed_drop_of_an_older_config_changes_nothing(void **st
     assert_int_equal(drop(&fixture->a, 0, 2, 2), 0);
     assert_int_equal(step(&fixture->a, 0, 2), 0);
     assert_int_equal(drop(&fixture->a, 1, 2, 2), ERR_INVALID); /* serving: config 2 never took it */
-    config_both(fixture, 3, 1, 2, 1, 1); /* and back to group 1 */
+    config_both(fixture, 3, 1, 2, 1, 1);                       /* and back to group 1 */
     assert_int_equal(kv_copy_shard(&fixture->b, &fixture->a, 0, 3, 1000), 0);
-    assert_int_equal(drop(&fixture->a, 0, 2, 2), 0); /* the old one once more: answered, without effect */
+    assert_int_equal(drop(&fixture->a, 0, 2, 2),
+                     0); /* the old one once more: answered, without effect */
     assert_int_equal(kv_single_state(&fixture->a, 0), SHARD_SERVING);
     assert_int_equal(drop(&fixture->b, 0, 3, 2), ERR_INVALID); /* not its destination */
     assert_int_equal(drop(&fixture->b, 0, 3, 1), 0);
@@ -329,7 +340,8 @@ static void test_shard_chunk_twice_late_or_foreign_changes_nothing(void **state)
     uint64_t before = kv_replica_hash(&fixture->b.replica);
     assert_int_equal(kv_single_run(&fixture->b, &chunk), ERR_EXISTS);
     chunk.after_row = chunk.last_row;
-    assert_int_equal(kv_single_run(&fixture->b, &chunk), ERR_PROTOCOL); /* the same rows do not come after themselves */
+    assert_int_equal(kv_single_run(&fixture->b, &chunk),
+                     ERR_PROTOCOL); /* the same rows do not come after themselves */
     next_chunk(fixture, 60, &rows, &chunk);
     chunk.number = 1;
     assert_int_equal(kv_single_run(&fixture->b, &chunk), ERR_EXISTS);
@@ -362,7 +374,7 @@ static void test_shard_chunk_with_bad_rows_is_refused_whole(void **state)
         const char *keys[2];
         const char *values[2];
     } bad[] = {
-        {{"da", "dz"}, {"\x01v", "\x80"}}, /* a version that does not end */
+        {{"da", "dz"}, {"\x01v", "\x80"}},  /* a version that does not end */
         {{"db", "da"}, {"\x01v", "\x01v"}}, /* not ascending */
         {{"da", "xz"}, {"\x01v", "\x01v"}}, /* no such space */
         {{"da", "d"}, {"\x01v", "\x01v"}},  /* no key */
@@ -428,14 +440,16 @@ static void test_shard_reading_what_is_not_frozen_is_refused(void **state)
     struct kv_machine *machine = fixture->a.replica.machine;
     assert_int_equal(kv_move_read(machine, 0, 1, 2, BYTES_EMPTY, 100, &rows), ERR_CONFIG_BEHIND);
     config_both(fixture, 1, 1, 0, 1, 0);
-    assert_int_equal(kv_move_read(machine, 0, 1, 2, BYTES_EMPTY, 100, &rows), ERR_INVALID); /* serving */
+    assert_int_equal(kv_move_read(machine, 0, 1, 2, BYTES_EMPTY, 100, &rows),
+                     ERR_INVALID); /* serving */
     assert_int_equal(kv_move_read(machine, 9, 1, 2, BYTES_EMPTY, 100, &rows), ERR_SHARD_RANGE);
     config_both(fixture, 2, 2, 1, 1, 1);
     assert_int_equal(kv_move_read(machine, 0, 2, 2, KEY("nonsense"), 100, &rows), ERR_INVALID);
     assert_int_equal(kv_move_read(machine, 0, 2, 2, KEY("v"), 100, &rows), 0);
     assert_true(rows.end);
     assert_int_equal(rows.rows.size, 0);
-    assert_int_equal(kv_move_read(machine, 0, 2, 2, BYTES_EMPTY, 100, &rows), 0); /* an empty shard: its counter */
+    assert_int_equal(kv_move_read(machine, 0, 2, 2, BYTES_EMPTY, 100, &rows),
+                     0); /* an empty shard: its counter */
     assert_true(rows.end);
     assert_true(rows.rows.size > 0);
     assert_int_equal(drop(&fixture->a, 0, 2, 2), 0);
