@@ -424,16 +424,16 @@ static struct batch *launch(struct router *router, struct group *group, uint32_t
         .kind = kind,
         .count = count,
     };
-    uint32_t lost = 0;
+    uint32_t timeouts = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct command *command = router->picked[i];
         command->state = COMMAND_FLYING;
         command->batch = batch;
         command->batch_index = i;
         batch->commands[i] = command;
-        lost = command->lost > lost ? command->lost : lost;
+        timeouts = command->timeouts > timeouts ? command->timeouts : timeouts;
     }
-    uint64_t wait_ns = ROUTER_ATTEMPT_NS << (lost > 3 ? 3 : lost);
+    uint64_t wait_ns = ROUTER_ATTEMPT_NS << (timeouts > 3 ? 3 : timeouts);
     timers_set(&router->timers, &batch->timer,
                now_ns + (wait_ns < ROUTER_ATTEMPT_MAX_NS ? wait_ns : ROUTER_ATTEMPT_MAX_NS));
     batch->next = batch->endpoint->batches;

@@ -42,7 +42,6 @@ static void all_again(struct router *router, struct batch *batch, int error, boo
         struct command *command = batch->commands[i - 1];
         if (command != NULL) {
             if (maybe_executed) {
-                command->lost++;
                 command->maybe_executed = command->sequence != 0;
             }
             again(router, command, error, now_ns);
@@ -88,6 +87,11 @@ void router_connection_lost(struct router *router, uint64_t connection, uint64_t
 
 void router__batch_timed_out(struct router *router, struct batch *batch, uint64_t now_ns)
 {
+    for (uint32_t i = 0; i < batch->count; i++) {
+        if (batch->commands[i] != NULL) {
+            batch->commands[i]->timeouts++;
+        }
+    }
     give_up_connection(router, batch->endpoint, now_ns);
 }
 
@@ -262,7 +266,6 @@ static void settle_one(struct router *router, struct settlement *settlement,
     case ERR_UNAVAILABLE:
     case ERR_IO:
     case ERR_CORRUPT:
-        command->lost++;
         command->maybe_executed = command->sequence != 0;
         __attribute__((fallthrough));
     case ERR_NOT_LEADER:
