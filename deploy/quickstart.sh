@@ -62,6 +62,7 @@ start_replica() { # group id
         --peers "$(peers "$1")" --data "$dir/data/g$1-$2" "${extra[@]}" \
         >>"$dir/log/g$1-$2.log" 2>&1 </dev/null &
     echo $! >"$(pid_file "$1" "$2")"
+    disown # it outlives this script, which has nothing to say about its end
 }
 
 start_group() {
@@ -206,6 +207,17 @@ writer() {
     done >"$dir/writer.acknowledged"
 }
 
+# Until the writer has done so many more.
+wait_appends() {
+    local from tries
+    from=$(wc -l <"$dir/writer.acknowledged")
+    for tries in $(seq 300); do
+        [ $(($(wc -l <"$dir/writer.acknowledged") - from)) -ge "$1" ] && return
+        sleep 0.1
+    done
+    die "the writer does not come forward; see $dir/log/writer.log"
+}
+
 verify_writer() {
     local k values=()
     for k in 0 1 2 3 4 5 6 7; do
@@ -221,13 +233,16 @@ move_shards() {
     wait_group 3
     for k in 0 1 2 3 4 5 6 7; do ctl put "quickstart/writer-$k" "" >/dev/null; done
     rm -f "$dir/writer.stop"
+    : >"$dir/writer.acknowledged"
     writer &
     local writer_pid=$!
+    wait_appends 40
     join_groups 3
     touch "$dir/joined-3"
-    sleep 1 # let the writer meet the new owners
+    wait_appends 40
     touch "$dir/writer.stop"
     wait $writer_pid
+    ctl status
     verify_writer
     verify_packages
 }
