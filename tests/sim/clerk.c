@@ -55,6 +55,11 @@ static void operation_done(void *context, const struct skv_result *result)
     struct operation *operation = context;
     note(operation, result);
     operation->clerk->in_flight--;
+    if (sim_now_ns() - operation->called_ns > 1 * SIM_S) {
+        sim_trace("operation %d of %s on key %s took %.3f s", (int)operation->op,
+                  operation->clerk->host->address, operation->key,
+                  (double)(sim_now_ns() - operation->called_ns) / 1e9);
+    }
     sim_world()->counters.operations++;
     operation->done(operation->context, result);
     free(operation->value);
