@@ -1,5 +1,5 @@
-/* Every invariant that one replica alone can see. Tests call it after every input; it aborts with the values.
- * Thread: the core's. What must be monotone is compared with the previous call. */
+/* Every invariant that one replica alone can see. Tests call it after every input; it aborts with
+ * the values. Thread: the core's. What must be monotone is compared with the previous call. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>

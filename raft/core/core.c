@@ -1,19 +1,20 @@
-/* The machine itself: inputs come in, are sent to the file that knows them, and gather into one output.
- * Thread: one at a time, the owner's.
+/* The machine itself: inputs come in, are sent to the file that knows them, and gather into one
+ * output. Thread: one at a time, the owner's.
  *
- * Output. `next` gathers while inputs come; raft_core_ready() turns it into `out`, which the owner looks at until
- * accept. Held messages go with the write of the same ready: whatever they promise was in memory when they were
- * made, so it is in this write or an older one. With nothing to write but older writes still under way an empty
- * write carries them, and with nothing under way they go out at once.
+ * Output. `next` gathers while inputs come; raft_core_ready() turns it into `out`, which the owner
+ * looks at until accept. Held messages go with the write of the same ready: whatever they promise
+ * was in memory when they were made, so it is in this write or an older one. With nothing to write
+ * but older writes still under way an empty write carries them, and with nothing under way they go
+ * out at once.
  *
- * Invariants: writes have ascending seq; a write's claim never exceeds the log it was made of, nor what truncation
- * left of it. */
+ * Invariants: writes have ascending seq; a write's claim never exceeds the log it was made of, nor
+ * what truncation left of it. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- output ---------------------------------------------------------------------------------------------------- */
+/* --- output --- */
 
 static struct raft_message *message_push(struct core_messages *messages)
 {
@@ -72,7 +73,7 @@ static void output_deinit(struct core_output *output)
     free(output->reads.items);
 }
 
-/* ---- writes under way ------------------------------------------------------------------------------------------ */
+/* --- writes under way --- */
 
 bool core__writes_pending(const struct raft_core *core)
 {
@@ -126,12 +127,12 @@ static void write_build(struct raft_core *core, struct raft_write *write)
             core__log_slice(log, log->unwritten, UINT64_MAX, SIZE_MAX, &write->entries);
         ASSERT_CMP(write->entry_count, ==, log->last.index + 1 - log->unwritten);
     }
-    write->hard_state =
-        (struct raft_hard_state){core->term, core->voted_for, core->commit};
+    write->hard_state = (struct raft_hard_state){core->term, core->voted_for, core->commit};
     /* The commit index is a hint for a faster start: it rides along, it does not cause a write. */
     write->hard_state_changed =
         vote_changed(core) || (write->entry_count > 0 && core->commit != core->written.commit);
-    /* A chunk goes alone: its reset, if it is the last one, would come before entries of the log it replaces. */
+    /* A chunk goes alone: its reset, if it is the last one, would come before entries of the log it
+     * replaces. */
     if (core->incoming.chunk_waits && !log_changed) {
         core__snapshot_into_write(core, write);
     }
@@ -188,8 +189,9 @@ static void take_loads(struct raft_core *core)
         struct core_progress *progress = &core->progress[i];
         if (progress->load_index != 0 && !progress->load_told) {
             progress->load_told = true;
-            core->loads[core->load_count++] = (struct raft_load){
-                .peer = progress->id, .index = progress->load_index, .bytes_max = progress->load_bytes};
+            core->loads[core->load_count++] = (struct raft_load){.peer = progress->id,
+                                                                 .index = progress->load_index,
+                                                                 .bytes_max = progress->load_bytes};
         }
     }
 }
@@ -245,7 +247,7 @@ void raft_core_accept(struct raft_core *core)
     output_clear(&core->out);
 }
 
-/* ---- completions ------------------------------------------------------------------------------------------------ */
+/* --- completions --- */
 
 void core__evict(struct raft_core *core)
 {
@@ -293,7 +295,8 @@ void raft_core_applied(struct raft_core *core, uint64_t index)
 void raft_core_compact(struct raft_core *core, uint64_t index)
 {
     ASSERT_CMP(index, <=, core->applied);
-    /* A follower that is being sent a snapshot needs the entries after it: else it would need another one, for ever. */
+    /* A follower that is being sent a snapshot needs the entries after it: else it would need
+     * another one, for ever. */
     uint64_t limit = core__snapshot_holds_log(core);
     limit = limit < core->log.durable ? limit : core->log.durable;
     limit = limit < index ? limit : index;
@@ -305,7 +308,7 @@ void raft_core_compact(struct raft_core *core, uint64_t index)
     TRACE(core, "compact start=%llu", (unsigned long long)limit);
 }
 
-/* ---- inputs ----------------------------------------------------------------------------------------------------- */
+/* --- inputs --- */
 
 void raft_core_tick(struct raft_core *core)
 {
@@ -356,7 +359,8 @@ static const char *message_fault(const struct raft_core *core, const struct raft
     return NULL;
 }
 
-/* A sender that lives in an old term is told of ours, so that it steps down or asks again with a term that counts. */
+/* A sender that lives in an old term is told of ours, so that it steps down or asks again with a
+ * term that counts. */
 static void answer_old_term(struct raft_core *core, const struct raft_message *message)
 {
     struct raft_message *reply = NULL;
@@ -491,13 +495,13 @@ int raft_core_propose(struct raft_core *core, struct bytes data, struct blob *ow
     return ERR_OK;
 }
 
-/* ---- questions -------------------------------------------------------------------------------------------------- */
+/* --- questions --- */
 
-/* Until an entry of its own term is committed a leader does not know what its predecessors committed. */
+/* Until an entry of its own term is committed a leader does not know what its predecessors
+ * committed. */
 bool core__read_ready(const struct raft_core *core)
 {
-    return core->state == RAFT_LEADER &&
-           core__log_term_at(&core->log, core->commit) == core->term;
+    return core->state == RAFT_LEADER && core__log_term_at(&core->log, core->commit) == core->term;
 }
 
 void raft_core_status(const struct raft_core *core, struct raft_status *out)
@@ -528,7 +532,7 @@ uint64_t raft_core_term_at(const struct raft_core *core, uint64_t index)
     return core__log_term_at(&core->log, index);
 }
 
-/* ---- end of life; its beginning is in create.c ------------------------------------------------------------------- */
+/* --- end of life; its beginning is in create.c --- */
 
 void raft_core_destroy(struct raft_core *core)
 {

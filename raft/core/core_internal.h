@@ -13,8 +13,9 @@
  *   transfer.c            handing leadership over
  *   check.c, trace.c      invariants; lines for tests
  *
- * What is sent to followers as leader (APPEND, HEARTBEAT, SNAPSHOT) is made when the owner asks for a ready, not when
- * an input arrives: many proposals become one append, and the pointers in it stay good until the next input. */
+ * What is sent to followers as leader (APPEND, HEARTBEAT, SNAPSHOT) is made when the owner asks for
+ * a ready, not when an input arrives: many proposals become one append, and the pointers in it stay
+ * good until the next input. */
 #ifndef RAFT_CORE_CORE_INTERNAL_H
 #define RAFT_CORE_CORE_INTERNAL_H
 
@@ -26,27 +27,31 @@ enum {
     CORE_APPEND_ENTRIES_MAX = 16384, /* entries of one APPEND, whatever their bytes */
     CORE_INFLIGHT_MAX = 256,         /* the bound of options.inflight_count_max */
     CORE_READS_WAITING_MAX = 65536,
-    CORE_READ_ROUNDS_MAX = 4,        /* unconfirmed rounds that reads may have started between two heartbeats */
-    CORE_ROUND_RING = 64,            /* rounds whose send time is remembered, for the lease */
+    /* unconfirmed rounds that reads may have started between two heartbeats */
+    CORE_READ_ROUNDS_MAX = 4,
+    CORE_ROUND_RING = 64, /* rounds whose send time is remembered, for the lease */
     CORE_ELECTION_TICKS_MAX = 10000,
-    /* Entries that are kept, for the sake of a follower that just took a snapshot, beyond what the owner wants to keep. */
+    /* Entries that are kept, for the sake of a follower that just took a snapshot, beyond what the
+     * owner wants to keep. */
     CORE_CATCH_UP_ENTRIES_MAX = 1 << 20,
 };
-/* A term is only ever raised by one, so a larger one is a broken message, and term + 1 never overflows. */
-#define CORE_TERM_MAX (UINT64_MAX / 2)
+/* A term is only ever raised by one, so a larger one is a broken message, and term + 1 never
+ * overflows. */
+#define CORE_TERM_MAX  (UINT64_MAX / 2)
 #define CORE_INDEX_MAX (UINT64_MAX / 2)
 
-/* ---- log -------------------------------------------------------------------------------------------------------
+/* --- log ---
  *
  *     start          cache_first        durable      unwritten      last
  *       |   (on disk)    |    in memory    |   being written   | not handed out |
  *
- * Invariants: start <= durable <= last; durable < unwritten <= last + 1; the cache is consecutive and ends at last;
- * everything from unwritten on is in the cache. */
+ * Invariants: start <= durable <= last; durable < unwritten <= last + 1; the cache is consecutive
+ * and ends at last; everything from unwritten on is in the cache. */
 struct core_log {
     struct raft_position start; /* the entry before the first one */
     struct raft_position last;
-    struct raft_position *runs; /* {first index, term}, both strictly ascending; empty when the log is */
+    /* {first index, term}, both strictly ascending; empty when the log is */
+    struct raft_position *runs;
     size_t run_count;
     size_t run_capacity;
     struct raft_entry *slots; /* the cache is slots[head .. head + count) */
@@ -80,12 +85,13 @@ void core__log_evict(struct core_log *log, uint64_t up_to, uint64_t bytes_max);
 size_t core__log_slice(const struct core_log *log, uint64_t from, uint64_t bytes_max,
                        size_t count_max, const struct raft_entry **entries);
 
-/* ---- writes handed out and not yet durable ------------------------------------------------------------------- */
+/* --- writes handed out and not yet durable --- */
 
 struct core_write {
     uint64_t seq;
-    uint64_t claims; /* when durable, the log is durable up to here; lowered by truncation, so that a write of
-                        entries that were cut since never claims their successors (ABA) */
+    /* when durable, the log is durable up to here; lowered by truncation, so that a write of
+     * entries that were cut since never claims their successors (ABA) */
+    uint64_t claims;
     uint64_t term;
     uint64_t voted_for;
     bool install;
@@ -99,7 +105,7 @@ struct core_writes {
     uint64_t seq; /* of the newest */
 };
 
-/* ---- output --------------------------------------------------------------------------------------------------- */
+/* --- output --- */
 
 struct core_messages {
     struct raft_message *items;
@@ -127,7 +133,7 @@ struct core_output {
     struct core_loaded *loaded;
 };
 
-/* ---- the leader's view ---------------------------------------------------------------------------------------- */
+/* --- the leader's view --- */
 
 struct core_snapshot {
     uint32_t references;
@@ -148,20 +154,22 @@ struct core_inflight {
  *      v                     v
  *     SNAPSHOT <-------------'     --match reaches the log--> REPLICATE
  *
- * Invariants: match < next; in PROBE next == match + 1 or walks back towards it; the window's bytes are the sum of its
- * items; SNAPSHOT's reference is only held in that mode. */
+ * Invariants: match < next; in PROBE next == match + 1 or walks back towards it; the window's bytes
+ * are the sum of its items; SNAPSHOT's reference is only held in that mode. */
 struct core_progress {
     uint64_t id;
     bool voter;
     enum raft_progress_mode mode;
     uint64_t match;
     uint64_t next;
-    bool paused;            /* PROBE: one message is out; nothing more until it is answered or the peer shows life */
-    bool probe_again;       /* PROBE: the last one went unanswered; the next asks only where the logs agree */
+    /* PROBE: one message is out; nothing more until it is answered or the peer shows life */
+    bool paused;
+    /* PROBE: the last one went unanswered; the next asks only where the logs agree */
+    bool probe_again;
     bool heard;             /* anything at all, this term */
     uint32_t silence_ticks; /* since it was last heard; 0 at the start of the term (grace) */
     bool heartbeat_due;
-    bool append_due;        /* an append is owed even if it is empty */
+    bool append_due; /* an append is owed even if it is empty */
     bool acked_since_heartbeat;
     uint64_t acked_round;
     struct core_inflight *inflight; /* ring of CORE_INFLIGHT_MAX, made when first used */
@@ -170,7 +178,8 @@ struct core_progress {
     uint64_t inflight_bytes;
     uint64_t load_index; /* asked from disk and not answered; 0: none */
     bool load_told;      /* the question was handed out */
-    bool load_alone;     /* what was read did not fit behind what is out: read again when the window is empty */
+    /* what was read did not fit behind what is out: read again when the window is empty */
+    bool load_alone;
     uint64_t load_bytes;
     struct core_snapshot *snapshot;
     uint64_t chunk_offset; /* next wanted by the follower */
@@ -191,18 +200,20 @@ struct core_read {
 };
 
 struct core_reads {
-    struct core_read *items; /* ring buffer without wrap: items[head .. head + count), rounds ascending */
+    /* ring buffer without wrap: items[head .. head + count), rounds ascending */
+    struct core_read *items;
     size_t head;
     size_t count;
     size_t capacity;
-    size_t unassigned;    /* of them, at the end, without a round */
-    uint64_t round;       /* newest started */
-    uint64_t confirmed;   /* newest that a quorum echoed */
-    uint64_t sent_tick[CORE_ROUND_RING]; /* [round % CORE_ROUND_RING]: when the round was started, before it was sent */
+    size_t unassigned;  /* of them, at the end, without a round */
+    uint64_t round;     /* newest started */
+    uint64_t confirmed; /* newest that a quorum echoed */
+    /* [round % CORE_ROUND_RING]: when the round was started, before it was sent */
+    uint64_t sent_tick[CORE_ROUND_RING];
 };
 
-/* Memberships of the log in order of their position; the first is the one in force at the log's start if that is
- * known. Never empty. */
+/* Memberships of the log in order of their position; the first is the one in force at the log's
+ * start if that is known. Never empty. */
 struct core_members {
     struct raft_membership *items;
     size_t count;
@@ -212,7 +223,8 @@ struct core_members {
 /* A snapshot that is being received. */
 struct core_incoming {
     bool active;
-    bool installing;  /* the last chunk was taken: the log stands still until the install is durable */
+    /* the last chunk was taken: the log stands still until the install is durable */
+    bool installing;
     bool chunk_waits; /* `chunk` is to go into the next write */
     uint64_t term;    /* of the leader that began it */
     struct raft_snapshot snapshot;
@@ -254,12 +266,14 @@ struct raft_core {
 
     uint32_t election_elapsed;
     uint32_t election_timeout;
-    uint32_t leader_silence; /* ticks since the leader was heard; election_ticks and more: no stickiness */
-    bool campaign_transfer;  /* this candidacy comes from TIMEOUT_NOW */
+    /* ticks since the leader was heard; election_ticks and more: no stickiness */
+    uint32_t leader_silence;
+    bool campaign_transfer; /* this candidacy comes from TIMEOUT_NOW */
     struct core_vote votes[RAFT_MEMBERS_MAX];
     size_t vote_count;
 
-    struct core_progress progress[RAFT_MEMBERS_MAX]; /* as leader: one a member, self included, in the members' order */
+    /* as leader: one a member, self included, in the members' order */
+    struct core_progress progress[RAFT_MEMBERS_MAX];
     size_t progress_count;
     uint32_t heartbeat_elapsed;
     uint64_t uncommitted_bytes;
@@ -268,7 +282,8 @@ struct raft_core {
     uint64_t transfer_target;
     uint32_t transfer_elapsed;
     bool transfer_sent;
-    bool lease_forfeited; /* a TIMEOUT_NOW left in this term: whoever got it may be elected at any time */
+    /* a TIMEOUT_NOW left in this term: whoever got it may be elected at any time */
+    bool lease_forfeited;
 
     struct core_snapshot *offered;
     struct core_incoming incoming;
@@ -306,18 +321,20 @@ void core__on_prevote_reply(struct raft_core *core, const struct raft_message *m
 void core__on_vote(struct raft_core *core, const struct raft_message *message);
 void core__on_vote_reply(struct raft_core *core, const struct raft_message *message);
 void core__own_vote_durable(struct raft_core *core);
-bool core__vote_refused_for_leader(const struct raft_core *core, const struct raft_message *message);
+bool core__vote_refused_for_leader(const struct raft_core *core,
+                                   const struct raft_message *message);
 
 /* progress.c */
 struct core_progress *core__progress_find(struct raft_core *core, uint64_t id);
-void core__progress_reset(struct raft_core *core);  /* a new leader's */
+void core__progress_reset(struct raft_core *core);          /* a new leader's */
 void core__progress_follow_members(struct raft_core *core); /* after the membership changed */
 void core__progress_clear(struct raft_core *core);
 void core__progress_heard(struct core_progress *progress);
 void core__progress_probe(struct core_progress *progress, uint64_t next);
 void core__progress_replicate(struct core_progress *progress);
 void core__progress_snapshot(struct core_progress *progress, struct core_snapshot *snapshot);
-bool core__window_open(const struct raft_core *core, const struct core_progress *progress, uint64_t bytes);
+bool core__window_open(const struct raft_core *core, const struct core_progress *progress,
+                       uint64_t bytes);
 void core__window_push(struct core_progress *progress, uint64_t last_index, uint64_t bytes);
 void core__window_acked(struct core_progress *progress, uint64_t index);
 uint64_t core__quorum_match(const struct raft_core *core);
@@ -327,7 +344,8 @@ bool core__quorum_active(const struct raft_core *core);
 /* replicate_leader.c */
 void core__leader_tick(struct raft_core *core);
 void core__leader_flush(struct raft_core *core); /* makes what is due to followers; at ready */
-void core__append_own(struct raft_core *core, enum raft_entry_kind kind, struct bytes data, struct blob *owner);
+void core__append_own(struct raft_core *core, enum raft_entry_kind kind, struct bytes data,
+                      struct blob *owner);
 void core__maybe_commit(struct raft_core *core);
 void core__commit_to(struct raft_core *core, uint64_t index);
 void core__on_append_reply(struct raft_core *core, const struct raft_message *message);
@@ -364,7 +382,8 @@ void core__reads_confirm(struct raft_core *core);
 bool core__lease_holds(const struct raft_core *core);
 
 /* membership.c */
-const struct raft_membership *core__members(const struct raft_core *core); /* the newest, committed or not */
+/* the newest, committed or not */
+const struct raft_membership *core__members(const struct raft_core *core);
 bool core__is_voter(const struct raft_core *core, uint64_t id);
 bool core__may_campaign(const struct raft_core *core);
 /* As leader, one that is in force from its own entry on. */
@@ -378,7 +397,8 @@ bool core__membership_valid(const struct raft_membership *membership);
 
 /* transfer.c */
 void core__transfer_tick(struct raft_core *core);
-void core__transfer_advance(struct raft_core *core); /* sends TIMEOUT_NOW once the target has everything */
+/* sends TIMEOUT_NOW once the target has everything */
+void core__transfer_advance(struct raft_core *core);
 void core__transfer_clear(struct raft_core *core);
 void core__hand_off(struct raft_core *core);
 void core__on_timeout_now(struct raft_core *core, const struct raft_message *message);

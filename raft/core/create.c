@@ -1,7 +1,8 @@
 /* Making a core from what was durable. Thread: the core's.
  *
- * The state comes from a disk, so it is checked, not trusted: what contradicts itself is ERR_CORRUPT with the reason. A replica
- * that started from a log that lost acknowledged entries could elect a leader without them; it must not start at all. */
+ * The state comes from a disk, so it is checked, not trusted: what contradicts itself is
+ * ERR_CORRUPT with the reason. A replica that started from a log that lost acknowledged entries
+ * could elect a leader without them; it must not start at all. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
@@ -58,8 +59,7 @@ static const char *runs_fault(const struct raft_core_state *state)
         struct raft_position run = state->term_runs[i];
         bool term_falls = i == 0 ? run.term < start.term : run.term <= previous.term;
         if (run.index <= previous.index || term_falls || run.index > last.index ||
-            (i == 0 && run.index > start.index + 1) ||
-            (i == 1 && run.index <= start.index + 1)) {
+            (i == 0 && run.index > start.index + 1) || (i == 1 && run.index <= start.index + 1)) {
             return "log: runs of terms are not in order";
         }
         previous = run;
@@ -102,12 +102,11 @@ static const char *tail_fault(const struct raft_core_state *state)
 
 static const char *state_fault(const struct raft_core_state *state)
 {
-    if (state->log_start.index > state->log_last.index ||
-        state->log_last.index > CORE_INDEX_MAX || state->hard_state.term > CORE_TERM_MAX) {
+    if (state->log_start.index > state->log_last.index || state->log_last.index > CORE_INDEX_MAX ||
+        state->hard_state.term > CORE_TERM_MAX) {
         return "log: it ends before it begins";
     }
-    if (state->snapshot.position.index > state->applied ||
-        state->applied > state->log_last.index) {
+    if (state->snapshot.position.index > state->applied || state->applied > state->log_last.index) {
         return "applied: not between the snapshot and the end of the log";
     }
     if (state->log_start.index > state->applied) {
@@ -148,8 +147,8 @@ static void load_members(struct raft_core *core, const struct raft_core_state *s
 {
     const struct raft_membership *base = &state->snapshot.membership;
     size_t i = 0;
-    for (; i < state->membership_count &&
-           state->memberships[i].position.index < base->position.index;
+    for (;
+         i < state->membership_count && state->memberships[i].position.index < base->position.index;
          i++) {
         core__members_push(core, &state->memberships[i]);
     }
@@ -194,14 +193,15 @@ int raft_core_create(const struct raft_core_options *options, const struct raft_
     core->durable_term = core->term;
     core->durable_vote = core->voted_for;
     core->applied = state->applied;
-    core->commit = state->hard_state.commit > state->applied ? state->hard_state.commit : state->applied;
+    core->commit =
+        state->hard_state.commit > state->applied ? state->hard_state.commit : state->applied;
     core->commit_told = state->applied;
     load_log(core, state);
     load_members(core, state);
     buf_init(&core->trace_line);
     core->checked = core__checked_create();
-    /* Before the restart we may have told a leader with a lease that it is heard. A replica that was never in any
-     * term cannot have. */
+    /* Before the restart we may have told a leader with a lease that it is heard. A replica that
+     * was never in any term cannot have. */
     bool may_be_held = options->lease_reads && core->term > 0;
     core->leader_silence = may_be_held ? 0 : options->election_ticks;
     core__election_start(core);

@@ -1,21 +1,23 @@
 /* Elections (paper 5.2, 5.4.1; dissertation 4.2.3, 6.4, 9.6). Thread: the core's.
  *
- *                    timeout              quorum would vote        quorum voted, own vote durable
- *     FOLLOWER ----------------> PRE_CANDIDATE --------> CANDIDATE ---------------------------> LEADER
- *        ^  core__campaign         |    campaign_start      |           become_leader             |
- *        |                         |                        |                                     |
- *        '--- higher term, a leader of this term, or refused by a quorum: core__become_follower --'
- *                                                              (a leader also: no quorum heard from)
+ *               timeout               a quorum would          a quorum did, own vote durable
+ *   FOLLOWER ------------> PRE_CANDIDATE ---------> CANDIDATE ---------------------> LEADER
+ *      ^  core__campaign        |    campaign_start     |          become_leader       |
+ *      |                        |                       |                              |
+ *      '-- higher term, a leader of this term, refused by a quorum: core__become_follower
+ *                                            (a leader also: no quorum is heard from any more)
  *
  * Invariants:
- *   1. term never falls, and voted_for changes within a term only from nobody to somebody (a heartbeat does not
- *      clear it);
- *   2. a granted vote, and a request for votes, leave only when term and vote are durable: after a crash the replica
- *      neither votes twice in the term nor collects votes for a log it lost;
- *   3. a replica that heard a leader within the shortest election timeout refuses to elect another, unless that leader
- *      itself asked for it (transfer): neither a returning nor a removed server disturbs the group, and a lease holds;
- *   4. a pre-vote changes nothing at either side. A refusal carries the refuser's term if that is higher, so that a
- *      long log with a low term and a short log with a high term cannot block each other for ever. */
+ *   1. term never falls, and voted_for changes within a term only from nobody to somebody (a
+ *      heartbeat does not clear it);
+ *   2. a granted vote, and a request for votes, leave only when term and vote are durable: after a
+ *      crash the replica neither votes twice in the term nor collects votes for a log it lost;
+ *   3. a replica that heard a leader within the shortest election timeout refuses to elect another,
+ *      unless that leader itself asked for it (transfer): neither a returning nor a removed server
+ *      disturbs the group, and a lease holds;
+ *   4. a pre-vote changes nothing at either side. A refusal carries the refuser's term if that is
+ *      higher, so that a long log with a low term and a short log with a high term cannot block
+ *      each other for ever. */
 #include "raft/core/core_internal.h"
 
 static void timer_reset(struct raft_core *core)
@@ -82,7 +84,7 @@ bool core__vote_refused_for_leader(const struct raft_core *core, const struct ra
     return core->state == RAFT_LEADER || core->leader_silence < core->options.election_ticks;
 }
 
-/* ---- asking --------------------------------------------------------------------------------------------------- */
+/* --- asking --- */
 
 static void become_leader(struct raft_core *core)
 {
@@ -98,8 +100,9 @@ static void become_leader(struct raft_core *core)
     core__progress_reset(core);
     TRACE(core, "leader term=%llu last=%llu", (unsigned long long)core->term,
           (unsigned long long)core->log.last.index);
-    /* The entry that lets everything before it be committed (paper 5.4.2, 8). The first one of a group says who it was
-     * begun with: a replica that is added later knows that from nowhere else, and its snapshots must say it. */
+    /* The entry that lets everything before it be committed (paper 5.4.2, 8). The first one of a
+     * group says who it was begun with: a replica that is added later knows that from nowhere else,
+     * and its snapshots must say it. */
     const struct raft_membership members = *core__members(core);
     if (members.position.index == 0) {
         core__append_membership(core, &members);
@@ -182,9 +185,9 @@ static void precampaign_start(struct raft_core *core)
 
 void core__campaign(struct raft_core *core, bool transfer)
 {
-    /* While a snapshot is being installed the log to stand for is neither the old nor the new one. */
-    if (!core__may_campaign(core) || core->incoming.installing ||
-        core->term >= CORE_TERM_MAX) {
+    /* While a snapshot is being installed the log to stand for is neither the old nor the new one.
+     */
+    if (!core__may_campaign(core) || core->incoming.installing || core->term >= CORE_TERM_MAX) {
         return;
     }
     core->campaign_transfer = transfer;
@@ -209,9 +212,11 @@ void core__election_tick(struct raft_core *core)
         return;
     }
     if (core->state == RAFT_CANDIDATE && core->durable_term != core->term) {
-        return; /* our own disk is what we wait for: another term would only queue up behind this one */
+        /* our own disk is what we wait for: another term would only queue up behind this one */
+        return;
     }
-    /* Nobody to wait for, but a leader that is removing itself may still serve reads by its lease. */
+    /* Nobody to wait for, but a leader that is removing itself may still serve reads by its lease.
+     */
     bool alone = core__is_sole_voter(core) && core->state == RAFT_FOLLOWER &&
                  core->leader_silence >= core->options.election_ticks;
     if (alone || core->election_elapsed >= core->election_timeout) {
@@ -220,7 +225,7 @@ void core__election_tick(struct raft_core *core)
     }
 }
 
-/* ---- counting ------------------------------------------------------------------------------------------------- */
+/* --- counting --- */
 
 static void count_votes(struct raft_core *core)
 {
@@ -266,7 +271,7 @@ void core__on_vote_reply(struct raft_core *core, const struct raft_message *mess
     }
 }
 
-/* ---- answering ------------------------------------------------------------------------------------------------ */
+/* --- answering --- */
 
 static bool log_up_to_date(const struct raft_core *core, struct raft_position candidate)
 {

@@ -1,10 +1,11 @@
-/* The log as the core sees it: where it begins and ends, the term of every index, and its newest entries.
- * The drawing and the invariants are in core_internal.h. Thread: the core's.
+/* The log as the core sees it: where it begins and ends, the term of every index, and its newest
+ * entries. The drawing and the invariants are in core_internal.h. Thread: the core's.
  *
- * Terms are kept as runs, so that a log of millions of entries needs a few words and a conflict is found without
- * reading the disk. The cache is one array that slides: entries leave at the front when they are durable and applied,
- * and enter at the back; it is moved to the start only when half of it is free, which makes an append O(1) on
- * average and lets a slice be handed out as one pointer. */
+ * Terms are kept as runs, so that a log of millions of entries needs a few words and a conflict is
+ * found without reading the disk. The cache is one array that slides: entries leave at the front
+ * when they are durable and applied, and enter at the back; it is moved to the start only when half
+ * of it is free, which makes an append O(1) on average and lets a slice be handed out as one
+ * pointer. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>

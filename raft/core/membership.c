@@ -1,14 +1,16 @@
 /* Who belongs to the group (dissertation 4.1 - 4.4). Thread: the core's.
  *
- * A membership takes effect the moment its entry is in the log, committed or not, and ceases to when the entry is
- * truncated: so the list below follows the log. One server is added or removed at a time, so that any two successive
- * majorities overlap; a leader changes nothing before it has committed an entry of its own term, because only then
- * does it know which change of its predecessors counts (the fault in the first publication of 4.1).
+ * A membership takes effect the moment its entry is in the log, committed or not, and ceases to
+ * when the entry is truncated: so the list below follows the log. One server is added or removed at
+ * a time, so that any two successive majorities overlap; a leader changes nothing before it has
+ * committed an entry of its own term, because only then does it know which change of its
+ * predecessors counts (the fault in the first publication of 4.1).
  *
- * A leader that removed itself leads on, uncounted, until the removal is committed, and then hands off; until then it
- * also stands for election, since it may be the only one whose log can win (4.2.2). A removed server is harmless: it
- * stops hearing from the leader, but never campaigns if it knows its removal to be committed, and else its pre-votes
- * are refused by everyone who hears the leader. */
+ * A leader that removed itself leads on, uncounted, until the removal is committed, and then hands
+ * off; until then it also stands for election, since it may be the only one whose log can win
+ * (4.2.2). A removed server is harmless: it stops hearing from the leader, but never campaigns if
+ * it knows its removal to be committed, and else its pre-votes are refused by everyone who hears
+ * the leader. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
@@ -86,7 +88,8 @@ void core__members_reset(struct raft_core *core, const struct raft_membership *m
     core__members_push(core, membership);
 }
 
-bool raft_core_membership_at(const struct raft_core *core, uint64_t index, struct raft_membership *out)
+bool raft_core_membership_at(const struct raft_core *core, uint64_t index,
+                             struct raft_membership *out)
 {
     if (index < core->log.start.index || index > core->log.last.index) {
         return false;
@@ -100,7 +103,7 @@ bool raft_core_membership_at(const struct raft_core *core, uint64_t index, struc
     return false;
 }
 
-/* ---- changes ------------------------------------------------------------------------------------------------- */
+/* --- changes --- */
 
 static bool address_valid(const char *address)
 {
@@ -144,7 +147,8 @@ static int remove_member(struct raft_membership *membership, uint64_t id)
     return ERR_OK;
 }
 
-/* A learner that has not caught up would, as a voter, be missing from quorums it is counted in (4.2.1). */
+/* A learner that has not caught up would, as a voter, be missing from quorums it is counted in
+ * (4.2.1). */
 static int promote_member(struct raft_core *core, struct raft_membership *membership, uint64_t id)
 {
     const struct raft_member *member = raft_membership_find(membership, id);
@@ -191,7 +195,8 @@ void core__append_membership(struct raft_core *core, const struct raft_membershi
     core__progress_follow_members(core);
     core__append_own(core, RAFT_ENTRY_MEMBERSHIP, blob_view(owner), owner);
     blob_unref(owner);
-    core__reads_confirm(core); /* those who answered may be a quorum now, and nobody else may ever answer */
+    /* those who answered may be a quorum now, and nobody else may ever answer */
+    core__reads_confirm(core);
 }
 
 int raft_core_propose_change(struct raft_core *core, const struct raft_change *change,

@@ -1,7 +1,7 @@
 /* What a leader knows of each member; the modes are drawn in core_internal.h. Thread: the core's.
  *
- * The array follows the newest membership, self included, so that a quorum is one rule over rows; self counts for what
- * is durable here, never for what is only in memory (dissertation 10.2.1). */
+ * The array follows the newest membership, self included, so that a quorum is one rule over rows;
+ * self counts for what is durable here, never for what is only in memory (dissertation 10.2.1). */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
@@ -140,9 +140,10 @@ void core__progress_follow_members(struct raft_core *core)
     }
 }
 
-/* ---- the window ------------------------------------------------------------------------------------------------ */
+/* --- the window --- */
 
-/* An empty window takes one message of any size: an entry over the limit must not stop replication. */
+/* An empty window takes one message of any size: an entry over the limit must not stop replication.
+ */
 bool core__window_open(const struct raft_core *core, const struct core_progress *progress,
                        uint64_t bytes)
 {
@@ -179,9 +180,10 @@ void core__window_acked(struct core_progress *progress, uint64_t index)
     }
 }
 
-/* ---- quorums --------------------------------------------------------------------------------------------------- */
+/* --- quorums --- */
 
-/* The largest value that a majority of the voters has reached: sorted down, the one at the majority's place. */
+/* The largest value that a majority of the voters has reached: sorted down, the one at the
+ * majority's place. */
 static uint64_t quorum_value(uint64_t values[RAFT_MEMBERS_MAX], size_t count)
 {
     if (count == 0) {

@@ -1,22 +1,24 @@
 /* Linearizable reads without a log entry (dissertation 6.4, 6.4.1). Thread: the core's.
  *
- * A read takes the commit index at the moment it is asked for, and is served once a quorum has acknowledged, after that
- * moment, that this replica leads. The acknowledgement is a round: a number that rides on every heartbeat and append
- * and is echoed. All reads asked for before the next ready share one; a few rounds may be under way at once, and reads
- * beyond those share the next.
+ * A read takes the commit index at the moment it is asked for, and is served once a quorum has
+ * acknowledged, after that moment, that this replica leads. The acknowledgement is a round: a
+ * number that rides on every heartbeat and append and is echoed. All reads asked for before the
+ * next ready share one; a few rounds may be under way at once, and reads beyond those share the
+ * next.
  *
- * Lease. Every round remembers the tick at which it was begun, which is before any message of it was sent. Whoever
- * echoed it elects nobody for an election timeout after it received it, so until
+ * Lease. Every round remembers the tick at which it was begun, which is before any message of it
+ * was sent. Whoever echoed it elects nobody for an election timeout after it received it, so until
  *
  *     begun + lease,    lease = (election_ticks - 1) * 9/10
  *
- * nobody else can lead: one tick is lost because a follower's tick may follow right after its receipt, the tenth is
- * the assumed difference of clock rates, and our own tick count may lag by one (the + 1 below). It assumes that the owner ticks
- * for all the time that passed, also while the process was stopped, before it asks for a read. A transfer gives the
- * lease up for the rest of the term: a TIMEOUT_NOW may arrive at any later time and elect its receiver at once.
+ * nobody else can lead: one tick is lost because a follower's tick may follow right after its
+ * receipt, the tenth is the assumed difference of clock rates, and our own tick count may lag by
+ * one (the + 1 below). It assumes that the owner ticks for all the time that passed, also while the
+ * process was stopped, before it asks for a read. A transfer gives the lease up for the rest of the
+ * term: a TIMEOUT_NOW may arrive at any later time and elect its receiver at once.
  *
- * Invariants: rounds of waiting reads ascend; reads without a round stand at the end; confirmed <= round; nothing
- * waits in a replica that does not lead. */
+ * Invariants: rounds of waiting reads ascend; reads without a round stand at the end; confirmed <=
+ * round; nothing waits in a replica that does not lead. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>

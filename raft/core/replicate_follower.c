@@ -1,16 +1,17 @@
 /* The follower's side of replication (paper 5.3). Thread: the core's.
  *
  * Appends may be lost, repeated and reordered. What keeps that harmless:
- *   1. everything up to `commit` is identical to the leader's log, so the part of an append that lies there is skipped
- *      unread, and nothing at or below `commit` is ever cut;
- *   2. an entry is cut only when the append holds another term at its index: an append that ends earlier than our log
- *      says nothing about the rest;
- *   3. what an append lets us commit ends with its own last entry, whatever the leader's commit index: only up to
- *      there do we know the logs to be equal;
+ *   1. everything up to `commit` is identical to the leader's log, so the part of an append that
+ *      lies there is skipped unread, and nothing at or below `commit` is ever cut;
+ *   2. an entry is cut only when the append holds another term at its index: an append that ends
+ *      earlier than our log says nothing about the rest;
+ *   3. what an append lets us commit ends with its own last entry, whatever the leader's commit
+ *      index: only up to there do we know the logs to be equal;
  *   4. an acceptance names exactly that last entry and leaves when it is durable. */
 #include "raft/core/core_internal.h"
 
-/* The message's entries are a piece of a log: consecutive, terms in order, none from the future, readable. */
+/* The message's entries are a piece of a log: consecutive, terms in order, none from the future,
+ * readable. */
 static bool entries_valid(const struct raft_message *message)
 {
     struct raft_position previous = message->position;
@@ -46,8 +47,8 @@ static void append_entry(struct raft_core *core, const struct raft_entry *entry)
         ASSERT(error == ERR_OK);
         membership.position = entry->position;
         core__members_push(core, &membership);
-        TRACE(core, "membership index=%llu members=%u",
-              (unsigned long long)entry->position.index, membership.count);
+        TRACE(core, "membership index=%llu members=%u", (unsigned long long)entry->position.index,
+              membership.count);
     }
 }
 
@@ -107,7 +108,8 @@ static bool take_entries(struct raft_core *core, const struct raft_message *mess
     }
     uint64_t from = message->entries[first_new].position.index;
     if (message->entries[first_new].position.term < core__log_term_at(&core->log, from - 1)) {
-        return false; /* terms along a log never fall: the entries before these were skipped unread */
+        /* terms along a log never fall: the entries before these were skipped unread */
+        return false;
     }
     if (from <= core->log.last.index) {
         truncate(core, from);
@@ -121,8 +123,7 @@ static bool take_entries(struct raft_core *core, const struct raft_message *mess
 void core__on_append(struct raft_core *core, const struct raft_message *message)
 {
     if (!entries_valid(message)) {
-        TRACE(core, "drop kind=append from=%llu why=not a log",
-              (unsigned long long)message->from);
+        TRACE(core, "drop kind=append from=%llu why=not a log", (unsigned long long)message->from);
         return;
     }
     if (core->incoming.installing) {
@@ -154,7 +155,8 @@ void core__on_append(struct raft_core *core, const struct raft_message *message)
 
 void core__on_heartbeat(struct raft_core *core, const struct raft_message *message)
 {
-    /* The leader clamps its commit index to what it knows us to hold; more than we have is a broken message. */
+    /* The leader clamps its commit index to what it knows us to hold; more than we have is a broken
+     * message. */
     if (message->commit > core->log.last.index) {
         TRACE(core, "heartbeat.commit from=%llu commit=%llu why=beyond our log",
               (unsigned long long)message->from, (unsigned long long)message->commit);

@@ -1,22 +1,24 @@
 /* The leader's side of replication (paper 5.3, 5.4; dissertation 10.2). Thread: the core's.
  *
- * Appends are made at ready, as many as the follower's window allows, and optimistically: `next` runs ahead of `match`
- * while the follower is in REPLICATE. What can go wrong, and what notices it:
- *   a gap or a conflict       the follower refuses, with a hint where the logs may agree -> PROBE from there
- *   an append or answer lost  a heartbeat is answered while the window does not move -> an empty append at next - 1, which the
- *                             follower refuses if it misses anything, and accepts at no cost if it is only slow
+ * Appends are made at ready, as many as the follower's window allows, and optimistically: `next`
+ * runs ahead of `match` while the follower is in REPLICATE. What can go wrong, and what notices it:
+ *   a gap or a conflict       the follower refuses, with a hint where the logs may agree -> PROBE
+ *   from there an append or answer lost  a heartbeat is answered while the window does not move ->
+ *   an empty append at next - 1, which the
+ *                             follower refuses if it misses anything, and accepts at no cost if it
+ *                             is only slow
  *   a probe lost              a heartbeat is answered -> an empty probe
  *   entries not in memory     they are asked from the disk (ready.loads), one request a follower
  *   entries gone              SNAPSHOT
  *
- * Invariants: match < next, match and commit never fall; an entry is committed by counting only if it is of this term
- * (figure 8); this replica counts only what is durable here. */
+ * Invariants: match < next, match and commit never fall; an entry is committed by counting only if
+ * it is of this term (figure 8); this replica counts only what is durable here. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- own entries and the commit index -------------------------------------------------------------------------- */
+/* --- own entries and the commit index --- */
 
 void core__append_own(struct raft_core *core, enum raft_entry_kind kind, struct bytes data,
                       struct blob *owner)
@@ -39,7 +41,8 @@ static void uncommitted_subtract(struct raft_core *core, uint64_t from, uint64_t
     for (size_t i = 0; i < count && entries[i].position.index <= to; i++) {
         /* Entries of earlier terms were not proposed through us and not counted. */
         uint64_t bytes = entries[i].position.term == core->term ? raft_entry_bytes(&entries[i]) : 0;
-        core->uncommitted_bytes -= bytes < core->uncommitted_bytes ? bytes : core->uncommitted_bytes;
+        core->uncommitted_bytes -=
+            bytes < core->uncommitted_bytes ? bytes : core->uncommitted_bytes;
     }
 }
 
@@ -69,15 +72,14 @@ void core__maybe_commit(struct raft_core *core)
     }
 }
 
-/* ---- sending --------------------------------------------------------------------------------------------------- */
+/* --- sending --- */
 
 /* An APPEND after `next - 1` whose entries are the caller's to set. */
 static struct raft_message *append_new(struct raft_core *core, struct core_progress *progress)
 {
     struct raft_message *message = core__send(core, RAFT_MSG_APPEND, progress->id);
     uint64_t previous = progress->next - 1;
-    message->position =
-        (struct raft_position){previous, core__log_term_at(&core->log, previous)};
+    message->position = (struct raft_position){previous, core__log_term_at(&core->log, previous)};
     message->commit = core->commit;
     message->read_round = core->reads.round;
     progress->append_due = false;
@@ -118,7 +120,8 @@ static void ask_load(const struct raft_core *core, struct core_progress *progres
     progress->load_told = false;
 }
 
-/* One append from memory. False: the window is full, there is nothing, or it must come from the disk. */
+/* One append from memory. False: the window is full, there is nothing, or it must come from the
+ * disk. */
 static bool append_from_cache(struct raft_core *core, struct core_progress *progress)
 {
     if (progress->next > core->log.last.index ||
@@ -232,7 +235,7 @@ void core__leader_tick(struct raft_core *core)
     }
 }
 
-/* ---- entries from the disk ------------------------------------------------------------------------------------- */
+/* --- entries from the disk --- */
 
 /* How many of the loaded entries are what our log says stands there; 0: none. */
 static size_t loaded_fit(const struct raft_core *core, uint64_t from,
@@ -286,7 +289,8 @@ void raft_core_entries_loaded(struct raft_core *core, uint64_t peer,
     if (fit == 0 || (progress->mode == RAFT_PROBE && progress->paused)) {
         return;
     }
-    /* The disk gives one entry at least and need not know our bound: no more than the window has room for. */
+    /* The disk gives one entry at least and need not know our bound: no more than the window has
+     * room for. */
     while (fit > 1 && !core__window_open(core, progress, entries_bytes(entries, fit))) {
         fit--;
     }
@@ -301,7 +305,7 @@ void raft_core_entries_loaded(struct raft_core *core, uint64_t peer,
     append_sent(progress, fit, entries_bytes(entries, fit));
 }
 
-/* ---- answers --------------------------------------------------------------------------------------------------- */
+/* --- answers --- */
 
 void core__match_reached(struct raft_core *core, struct core_progress *progress, uint64_t index)
 {
@@ -326,7 +330,8 @@ void core__match_reached(struct raft_core *core, struct core_progress *progress,
                   (unsigned long long)progress->match);
             core__progress_replicate(progress);
         } else if (progress->next <= progress->match) {
-            progress->next = progress->match + 1; /* still before what our log has: the stream goes on */
+            /* still before what our log has: the stream goes on */
+            progress->next = progress->match + 1;
         }
         break;
     }
@@ -338,14 +343,14 @@ void core__match_reached(struct raft_core *core, struct core_progress *progress,
     core__transfer_advance(core);
 }
 
-/* Where to try next: past the follower's conflicting term, or past our own last entry of that term (paper 5.3). */
+/* Where to try next: past the follower's conflicting term, or past our own last entry of that term
+ * (paper 5.3). */
 static uint64_t next_after_reject(const struct raft_core *core, const struct raft_message *message)
 {
     uint64_t rejected = message->position.index;
     uint64_t next = message->hint.index;
     if (message->hint.term != 0) {
-        uint64_t last =
-            core__log_last_of_term(&core->log, message->hint.term, rejected - 1);
+        uint64_t last = core__log_last_of_term(&core->log, message->hint.term, rejected - 1);
         next = last != 0 ? last + 1 : next;
     }
     if (next > rejected) {

@@ -1,26 +1,29 @@
 /* Snapshots for followers whose entries are gone (paper 7; dissertation 5). Thread: the core's.
  *
- * Leader. One chunk is under way per follower; the follower's answer names the next byte it wants, so a stream resumes after
- * a loss, and starts over when the follower lost its staging area. A stream stays with the snapshot it began with, although
- * newer ones may be offered; while it runs the log is not compacted beyond that snapshot, and until the follower has
- * caught up not beyond what it has, or it would need another one each time, for ever.
+ * Leader. One chunk is under way per follower; the follower's answer names the next byte it wants,
+ * so a stream resumes after a loss, and starts over when the follower lost its staging area. A
+ * stream stays with the snapshot it began with, although newer ones may be offered; while it runs
+ * the log is not compacted beyond that snapshot, and until the follower has caught up not beyond
+ * what it has, or it would need another one each time, for ever.
  *
  * Follower.
- *      first chunk              last chunk                  install durable
- *   IDLE ---------> RECEIVING -----------------> INSTALLING ----------------> IDLE, log starts at the snapshot
- *     ^                 |  other id: starts over     |
- *     '-----------------'----------------------------'  snapshot not needed any more; not intact
+ *       first chunk            last chunk                install durable
+ *   IDLE ---------> RECEIVING ---------------> INSTALLING ---------------> IDLE, a new log
+ *     ^                 |  another id: starts over  |
+ *     '-----------------'---------------------------'  not needed any more; not intact
  *
  * Invariants:
- *   1. a snapshot at or below commit, or at an entry our log has, changes no log: the log is as good or better;
- *   2. any other one replaces the whole log: what follows a conflicting or missing entry conflicts as well;
+ *   1. a snapshot at or below commit, or at an entry our log has, changes no log: the log is as
+ *      good or better;
+ *   2. any other one replaces the whole log: what follows a conflicting or missing entry conflicts
+ *      as well;
  *   3. commit never falls; the log stands still while INSTALLING;
  *   4. the next byte wanted is told when all before it are durable. */
 #include "raft/core/core_internal.h"
 
 #include <stdlib.h>
 
-/* ---- counted snapshots ------------------------------------------------------------------------------------------ */
+/* --- counted snapshots --- */
 
 struct core_snapshot *core__snapshot_ref(struct core_snapshot *snapshot)
 {
@@ -72,7 +75,7 @@ bool raft_core_snapshot_in_use(const struct raft_core *core, uint64_t snapshot_i
     return false;
 }
 
-/* ---- leader ----------------------------------------------------------------------------------------------------- */
+/* --- leader --- */
 
 static bool is_active(const struct raft_core *core, const struct core_progress *progress)
 {
@@ -186,7 +189,8 @@ void core__on_snapshot_reply(struct raft_core *core, const struct raft_message *
         TRACE(core, "snapshot.refused peer=%llu", (unsigned long long)progress->id);
         progress->chunk_offset = 0;
         progress->chunk_out = false;
-        progress->paused = true; /* until the next heartbeat is answered: no tight loop over a bad snapshot */
+        /* until the next heartbeat is answered: no tight loop over a bad snapshot */
+        progress->paused = true;
         return;
     }
     if (message->chunk_offset > snapshot->size_bytes) {
@@ -203,7 +207,7 @@ void core__on_snapshot_reply(struct raft_core *core, const struct raft_message *
     progress->chunk_out = false;
 }
 
-/* ---- follower --------------------------------------------------------------------------------------------------- */
+/* --- follower --- */
 
 void core__incoming_drop(struct raft_core *core)
 {
@@ -291,7 +295,8 @@ void core__on_snapshot(struct raft_core *core, const struct raft_message *messag
     struct core_incoming *incoming = &core->incoming;
     const char *fault = chunk_fault(message);
     if (fault != NULL) {
-        TRACE(core, "drop kind=snapshot from=%llu why=%s", (unsigned long long)message->from, fault);
+        TRACE(core, "drop kind=snapshot from=%llu why=%s", (unsigned long long)message->from,
+              fault);
         return;
     }
     if (incoming->installing || incoming->chunk_waits) {
@@ -317,7 +322,8 @@ void core__on_snapshot(struct raft_core *core, const struct raft_message *messag
     incoming->installing = incoming->offset == incoming->snapshot.size_bytes;
 }
 
-/* The owner of the write borrows from `incoming`, which the next input may change, as it may everything borrowed. */
+/* The owner of the write borrows from `incoming`, which the next input may change, as it may
+ * everything borrowed. */
 void core__snapshot_into_write(struct raft_core *core, struct raft_write *write)
 {
     struct core_incoming *incoming = &core->incoming;
@@ -327,7 +333,8 @@ void core__snapshot_into_write(struct raft_core *core, struct raft_write *write)
     write->chunk_owner = incoming->chunk_owner;
     incoming->chunk_waits = false;
     if (incoming->installing) {
-        write->install = &incoming->snapshot; /* answered when it is durable: it may yet prove damaged */
+        /* answered when it is durable: it may yet prove damaged */
+        write->install = &incoming->snapshot;
     } else if (core->leader != 0) {
         struct raft_message *reply = core__hold(core, RAFT_MSG_SNAPSHOT_REPLY, core->leader);
         reply->snapshot_id = incoming->snapshot.id;

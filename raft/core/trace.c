@@ -1,4 +1,5 @@
-/* Trace lines: one a transition, for golden tests and for people. Formatting happens only when somebody listens. */
+/* Trace lines: one a transition, for golden tests and for people. Formatting happens only when
+ * somebody listens. */
 #include "raft/core/core_internal.h"
 
 void raft_core_set_trace(struct raft_core *core, raft_trace_fn trace, void *context)

@@ -1,9 +1,10 @@
 /* Handing leadership over (dissertation 3.10). Thread: the core's.
  *
- * The leader takes no new entries, brings the target up to date, and tells it to campaign at once; voters let such a
- * candidacy pass although they hear the leader. If nothing came of it within an election timeout the leader goes on.
- * TIMEOUT_NOW is sent again with each heartbeat meanwhile, since it may be lost; a late one is harmless to safety, but
- * may elect its receiver at any time, so the lease stays given up for the term. */
+ * The leader takes no new entries, brings the target up to date, and tells it to campaign at once;
+ * voters let such a candidacy pass although they hear the leader. If nothing came of it within an
+ * election timeout the leader goes on. TIMEOUT_NOW is sent again with each heartbeat meanwhile,
+ * since it may be lost; a late one is harmless to safety, but may elect its receiver at any time,
+ * so the lease stays given up for the term. */
 #include "raft/core/core_internal.h"
 
 void core__transfer_clear(struct raft_core *core)
@@ -77,7 +78,8 @@ void core__transfer_tick(struct raft_core *core)
     }
     const struct core_progress *target = core__progress_find(core, core->transfer_target);
     core->transfer_elapsed++;
-    if (target == NULL || !target->voter || core->transfer_elapsed >= core->options.election_ticks) {
+    if (target == NULL || !target->voter ||
+        core->transfer_elapsed >= core->options.election_ticks) {
         TRACE(core, "transfer.abandoned target=%llu", (unsigned long long)core->transfer_target);
         core__transfer_clear(core);
         return;
@@ -92,8 +94,7 @@ void core__transfer_tick(struct raft_core *core)
 void core__hand_off(struct raft_core *core)
 {
     const struct core_progress *best = best_voter(core);
-    TRACE(core, "removed.steps_down to=%llu",
-          best == NULL ? 0ULL : (unsigned long long)best->id);
+    TRACE(core, "removed.steps_down to=%llu", best == NULL ? 0ULL : (unsigned long long)best->id);
     if (best != NULL) {
         timeout_now_send(core, best->id);
     }

@@ -1,8 +1,10 @@
-/* Membership as bytes: the payload of a RAFT_ENTRY_MEMBERSHIP entry and part of a snapshot's description.
+/* Membership as bytes: the payload of a RAFT_ENTRY_MEMBERSHIP entry and part of a snapshot's
+ * description.
  *
  *     u8 version (1) | u8 count | count x ( varint id | u8 role | sized address )
  *
- * Members come by ascending id. The position is not part of it: an entry's own position says where it stands. */
+ * Members come by ascending id. The position is not part of it: an entry's own position says where
+ * it stands. */
 #include "raft/core/core_internal.h"
 
 #include "base/codec.h"
@@ -12,7 +14,8 @@
 enum { MEMBERSHIP_VERSION = 1 };
 static_assert(RAFT_MEMBERS_MAX <= UINT8_MAX, "the count is one byte");
 
-const struct raft_member *raft_membership_find(const struct raft_membership *membership, uint64_t id)
+const struct raft_member *raft_membership_find(const struct raft_membership *membership,
+                                               uint64_t id)
 {
     for (uint32_t i = 0; i < membership->count; i++) {
         if (membership->members[i].id == id) {
@@ -77,7 +80,8 @@ int raft_membership_decode(struct bytes bytes, struct raft_membership *out)
         member->id = get_varint(&reader);
         member->role = (enum raft_role)get_u8(&reader);
         struct bytes address = get_sized(&reader, RAFT_ADDRESS_BYTES_MAX - 1);
-        if (reader.failed || (address.size > 0 && memchr(address.data, '\0', address.size) != NULL)) {
+        if (reader.failed ||
+            (address.size > 0 && memchr(address.data, '\0', address.size) != NULL)) {
             return ERR_PROTOCOL;
         }
         if (address.size > 0) {

@@ -5,7 +5,7 @@
 
 #include <stdio.h>
 
-/* ---- messages --------------------------------------------------------------------------------------------------- */
+/* --- messages --- */
 
 static struct raft_entry *entries_keep(const struct raft_entry *entries, size_t count)
 {
@@ -28,7 +28,8 @@ static void messages_push(struct pump_messages *messages, const struct raft_mess
 {
     if (messages->count == messages->capacity) {
         messages->capacity = messages->capacity * 2 + 8;
-        messages->items = mem_realloc(messages->items, messages->capacity * sizeof(messages->items[0]));
+        messages->items =
+            mem_realloc(messages->items, messages->capacity * sizeof(messages->items[0]));
     }
     struct pump_message *kept = &messages->items[messages->count++];
     *kept = (struct pump_message){.message = *message};
@@ -93,7 +94,8 @@ static void send_message(struct pump *pump, const struct raft_message *sent)
     }
 }
 
-struct raft_message pump_message(enum raft_message_kind kind, uint64_t from, uint64_t to, uint64_t term)
+struct raft_message pump_message(enum raft_message_kind kind, uint64_t from, uint64_t to,
+                                 uint64_t term)
 {
     return (struct raft_message){.kind = kind, .from = from, .to = to, .term = term};
 }
@@ -135,7 +137,7 @@ void pump_drop_kind(struct pump *pump, enum raft_message_kind kind)
     pump->wire.count = kept;
 }
 
-/* ---- disks ------------------------------------------------------------------------------------------------------ */
+/* --- disks --- */
 
 static uint64_t disk_last(const struct pump_node *node)
 {
@@ -238,7 +240,7 @@ static void write_keep(struct pump_node *node, const struct raft_ready *ready)
     }
 }
 
-/* ---- applying --------------------------------------------------------------------------------------------------- */
+/* --- applying --- */
 
 static uint64_t hash_of(const struct raft_entry *entry)
 {
@@ -284,7 +286,7 @@ static void apply_all(struct pump *pump, struct pump_node *node)
     }
 }
 
-/* ---- the pump --------------------------------------------------------------------------------------------------- */
+/* --- the pump --- */
 
 static void answer_load(struct pump_node *node, struct raft_load load)
 {
@@ -430,7 +432,7 @@ void pump_tick_all(struct pump *pump, size_t ticks)
     }
 }
 
-/* ---- lives ------------------------------------------------------------------------------------------------------ */
+/* --- lives --- */
 
 static void keep_trace(void *context, const char *line)
 {
@@ -441,7 +443,8 @@ static void keep_trace(void *context, const char *line)
     }
     int length = snprintf(prefix, sizeof(prefix), "id=%llu ", (unsigned long long)pump->traced);
     size_t size = strlen(line);
-    if (strncmp(line, prefix, (size_t)length) == 0 && size + 2 < sizeof(pump->trace) - pump->trace_size) {
+    if (strncmp(line, prefix, (size_t)length) == 0 &&
+        size + 2 < sizeof(pump->trace) - pump->trace_size) {
         memcpy(pump->trace + pump->trace_size, line, size);
         pump->trace_size += size;
         pump->trace[pump->trace_size++] = '\n';
@@ -471,8 +474,8 @@ static void node_start(struct pump *pump, uint64_t id)
         .hard_state = node->hard_state,
         .snapshot = node->snapshot,
         .log_start = node->snapshot.position,
-        .log_last = node->log_count > 0 ? node->log[node->log_count - 1].position
-                                        : node->snapshot.position,
+        .log_last =
+            node->log_count > 0 ? node->log[node->log_count - 1].position : node->snapshot.position,
         .term_runs = runs,
         .term_run_count = run_count,
         .memberships = members,
@@ -501,7 +504,8 @@ static struct raft_membership voters_membership(size_t voters)
     for (size_t i = 0; i < voters; i++) {
         membership.members[i].id = i + 1;
         membership.members[i].role = RAFT_VOTER;
-        snprintf(membership.members[i].address, RAFT_ADDRESS_BYTES_MAX, "node:%u", (unsigned)(i + 1));
+        snprintf(membership.members[i].address, RAFT_ADDRESS_BYTES_MAX, "node:%u",
+                 (unsigned)(i + 1));
     }
     return membership;
 }
@@ -575,7 +579,7 @@ void pump_isolate(struct pump *pump, uint64_t id, bool cut)
     }
 }
 
-/* ---- shortcuts -------------------------------------------------------------------------------------------------- */
+/* --- shortcuts --- */
 
 struct raft_status pump_status(const struct pump *pump, uint64_t id)
 {
@@ -639,7 +643,8 @@ struct raft_position pump_propose(struct pump *pump, uint64_t id, const char *te
 {
     struct blob *owner = blob_copy(bytes_of_string(text));
     struct raft_position position;
-    assert_int_equal(raft_core_propose(pump->nodes[id].core, blob_view(owner), owner, &position), ERR_OK);
+    assert_int_equal(raft_core_propose(pump->nodes[id].core, blob_view(owner), owner, &position),
+                     ERR_OK);
     blob_unref(owner);
     pump_collect(pump, id);
     return position;
@@ -653,7 +658,8 @@ struct raft_position pump_commit(struct pump *pump, uint64_t id, const char *tex
     return position;
 }
 
-struct raft_snapshot pump_snapshot(struct pump *pump, uint64_t id, uint64_t snapshot_id, uint64_t size)
+struct raft_snapshot pump_snapshot(struct pump *pump, uint64_t id, uint64_t snapshot_id,
+                                   uint64_t size)
 {
     struct pump_node *node = &pump->nodes[id];
     struct raft_snapshot *snapshot = &node->offered;

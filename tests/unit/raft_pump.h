@@ -1,8 +1,9 @@
-/* A handful of cores joined by a list of messages and pretend disks: enough to bring the core into any state by hand. Nothing moves
- * unless a test says so: ticks, deliveries and syncs are calls. (The simulator with faults and time is elsewhere.)
+/* A handful of cores joined by a list of messages and pretend disks: enough to bring the core into
+ * any state by hand. Nothing moves unless a test says so: ticks, deliveries and syncs are calls.
+ * (The simulator with faults and time is elsewhere.)
  *
- * After every input the core's own invariants are checked, and everything applied is compared with what any other replica
- * applied at that index. Thread: one. */
+ * After every input the core's own invariants are checked, and everything applied is compared with
+ * what any other replica applied at that index. Thread: one. */
 #ifndef UNIT_RAFT_PUMP_H
 #define UNIT_RAFT_PUMP_H
 
@@ -68,17 +69,19 @@ struct pump {
     uint64_t sent_count;                              /* messages put on the wire, ever */
     uint64_t sent_of_kind[RAFT_MSG_TIMEOUT_NOW + 1];
     uint64_t sent_entry_bytes;
-    struct raft_position truth[PUMP_INDEX_MAX]; /* what was applied at an index, by whoever came first */
+    /* what was applied at an index, by whoever came first */
+    struct raft_position truth[PUMP_INDEX_MAX];
     uint64_t truth_hash[PUMP_INDEX_MAX];
     uint64_t truth_last;
     uint64_t seed;
     char trace[65536];
     size_t trace_size;
-    uint64_t traced; /* whose trace is kept */
+    uint64_t traced;                    /* whose trace is kept */
     void (*on_trace)(const char *line); /* may be NULL */
 };
 
-/* Cores 1..voters, followers in term 0, with raft_core_options_default but for `change`, which may be NULL. */
+/* Cores 1..voters, followers in term 0, with raft_core_options_default but for `change`, which may
+ * be NULL. */
 struct pump *pump_create(size_t voters, void (*change)(struct raft_core_options *options));
 void pump_destroy(struct pump *pump);
 
@@ -93,35 +96,42 @@ void pump_sync(struct pump *pump, uint64_t id, size_t count);
 void pump_deliver_one(struct pump *pump);
 /* Everything, until nothing moves. */
 void pump_settle(struct pump *pump);
-void pump_tick(struct pump *pump, uint64_t id);           /* collects, delivers nothing */
-void pump_tick_all(struct pump *pump, size_t ticks);      /* all, each tick followed by pump_settle */
-void pump_step(struct pump *pump, const struct raft_message *message); /* as if it had arrived; collects */
+void pump_tick(struct pump *pump, uint64_t id); /* collects, delivers nothing */
+/* all, each tick followed by pump_settle */
+void pump_tick_all(struct pump *pump, size_t ticks);
+/* as if it had arrived; collects */
+void pump_step(struct pump *pump, const struct raft_message *message);
 
 /* Ticks `id` alone until it leads, settling. */
 void pump_elect(struct pump *pump, uint64_t id);
 /* Ticks all until a leader is known to a majority; gives it. */
 uint64_t pump_wait_leader(struct pump *pump);
-void pump_crash(struct pump *pump, uint64_t id);   /* what was not synced is gone */
+void pump_crash(struct pump *pump, uint64_t id); /* what was not synced is gone */
 void pump_restart(struct pump *pump, uint64_t id);
 void pump_isolate(struct pump *pump, uint64_t id, bool cut);
-void pump_drop_wire(struct pump *pump);            /* every message under way is lost */
-/* The newest message of that kind on the wire to `to` (0: anyone), or NULL. Good until the wire changes. */
+void pump_drop_wire(struct pump *pump); /* every message under way is lost */
+/* The newest message of that kind on the wire to `to` (0: anyone), or NULL. Good until the wire
+ * changes. */
 struct pump_message *pump_find(struct pump *pump, enum raft_message_kind kind, uint64_t to);
 void pump_drop_kind(struct pump *pump, enum raft_message_kind kind);
 
-struct raft_position pump_propose(struct pump *pump, uint64_t id, const char *text); /* asserts OK; collects */
+/* asserts OK; collects */
+struct raft_position pump_propose(struct pump *pump, uint64_t id, const char *text);
 /* Proposes and settles; asserts that it was applied at the leader. */
 struct raft_position pump_commit(struct pump *pump, uint64_t id, const char *text);
 struct raft_status pump_status(const struct pump *pump, uint64_t id);
-size_t pump_voter_count(const struct pump *pump, uint64_t id); /* in the newest membership `id` knows */
+/* in the newest membership `id` knows */
+size_t pump_voter_count(const struct pump *pump, uint64_t id);
 struct raft_progress pump_progress(const struct pump *pump, uint64_t leader, uint64_t id);
 /* Offers a snapshot of what `id` has applied, `size` bytes. */
-struct raft_snapshot pump_snapshot(struct pump *pump, uint64_t id, uint64_t snapshot_id, uint64_t size);
+struct raft_snapshot pump_snapshot(struct pump *pump, uint64_t id, uint64_t snapshot_id,
+                                   uint64_t size);
 /* Compacts log and core. */
 void pump_compact(struct pump *pump, uint64_t id, uint64_t index);
 
 /* Messages made by hand; `from` is in `term`. */
-struct raft_message pump_message(enum raft_message_kind kind, uint64_t from, uint64_t to, uint64_t term);
+struct raft_message pump_message(enum raft_message_kind kind, uint64_t from, uint64_t to,
+                                 uint64_t term);
 struct raft_entry pump_entry(uint64_t index, uint64_t term, const char *text);
 
 #endif

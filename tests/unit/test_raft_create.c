@@ -17,7 +17,8 @@ static struct recovered *good_state(struct recovered *r)
     struct raft_member one = {.id = 1, .role = RAFT_VOTER, .address = "one:1"};
     struct raft_member two = {.id = 2, .role = RAFT_VOTER, .address = "two:2"};
     r->memberships[0] = (struct raft_membership){.position = {6, 2}, .count = 1, .members = {one}};
-    r->memberships[1] = (struct raft_membership){.position = {9, 4}, .count = 2, .members = {one, two}};
+    r->memberships[1] =
+        (struct raft_membership){.position = {9, 4}, .count = 2, .members = {one, two}};
     r->tail[0] = pump_entry(9, 4, "nine");
     r->tail[1] = pump_entry(10, 4, "ten");
     r->state = (struct raft_core_state){
@@ -97,23 +98,75 @@ static void test_commit_hint_and_applied_give_the_larger(void **state)
 }
 
 typedef void (*spoil_fn)(struct recovered *r);
-static void lost_tail(struct recovered *r) { r->state.hard_state.commit = 11; }
-static void gap_before_log(struct recovered *r) { r->state.log_start.index = 9; r->state.term_run_count = 0; }
-static void applied_beyond(struct recovered *r) { r->state.applied = 11; }
-static void applied_before_snapshot(struct recovered *r) { r->state.applied = 6; }
-static void ends_before_start(struct recovered *r) { r->state.log_last.index = 3; }
-static void old_hard_state(struct recovered *r) { r->state.hard_state.term = 3; }
-static void no_runs(struct recovered *r) { r->state.term_run_count = 0; }
-static void runs_fall(struct recovered *r) { r->runs[1].term = 1; }
-static void runs_late(struct recovered *r) { r->runs[0].index = 6; }
-static void runs_disorder(struct recovered *r) { r->runs[1].index = 5; }
-static void runs_end(struct recovered *r) { r->runs[1].term = 5; }
-static void members_disorder(struct recovered *r) { r->memberships[1].position.index = 6; }
-static void members_beyond(struct recovered *r) { r->memberships[1].position.index = 11; }
-static void members_twice(struct recovered *r) { r->memberships[1].members[1].id = 1; }
-static void snapshot_members(struct recovered *r) { r->state.snapshot.membership.position.index = 8; }
-static void tail_gap(struct recovered *r) { r->tail[0].position.index = 8; }
-static void tail_term(struct recovered *r) { r->tail[1].position.term = 3; }
+static void lost_tail(struct recovered *r)
+{
+    r->state.hard_state.commit = 11;
+}
+static void gap_before_log(struct recovered *r)
+{
+    r->state.log_start.index = 9;
+    r->state.term_run_count = 0;
+}
+static void applied_beyond(struct recovered *r)
+{
+    r->state.applied = 11;
+}
+static void applied_before_snapshot(struct recovered *r)
+{
+    r->state.applied = 6;
+}
+static void ends_before_start(struct recovered *r)
+{
+    r->state.log_last.index = 3;
+}
+static void old_hard_state(struct recovered *r)
+{
+    r->state.hard_state.term = 3;
+}
+static void no_runs(struct recovered *r)
+{
+    r->state.term_run_count = 0;
+}
+static void runs_fall(struct recovered *r)
+{
+    r->runs[1].term = 1;
+}
+static void runs_late(struct recovered *r)
+{
+    r->runs[0].index = 6;
+}
+static void runs_disorder(struct recovered *r)
+{
+    r->runs[1].index = 5;
+}
+static void runs_end(struct recovered *r)
+{
+    r->runs[1].term = 5;
+}
+static void members_disorder(struct recovered *r)
+{
+    r->memberships[1].position.index = 6;
+}
+static void members_beyond(struct recovered *r)
+{
+    r->memberships[1].position.index = 11;
+}
+static void members_twice(struct recovered *r)
+{
+    r->memberships[1].members[1].id = 1;
+}
+static void snapshot_members(struct recovered *r)
+{
+    r->state.snapshot.membership.position.index = 8;
+}
+static void tail_gap(struct recovered *r)
+{
+    r->tail[0].position.index = 8;
+}
+static void tail_term(struct recovered *r)
+{
+    r->tail[1].position.term = 3;
+}
 static void empty_with_term(struct recovered *r)
 {
     r->state.log_start = (struct raft_position){10, 3};
@@ -125,10 +178,11 @@ static void test_state_that_contradicts_itself_is_refused_with_a_reason(void **s
 {
     (void)state;
     static const spoil_fn spoils[] = {
-        lost_tail,    gap_before_log, applied_beyond, applied_before_snapshot, ends_before_start,
-        old_hard_state, no_runs,      runs_fall,      runs_late,               runs_disorder,
-        runs_end,     members_disorder, members_beyond, members_twice,         snapshot_members,
-        tail_gap,     tail_term,      empty_with_term,
+        lost_tail,         gap_before_log,  applied_beyond,   applied_before_snapshot,
+        ends_before_start, old_hard_state,  no_runs,          runs_fall,
+        runs_late,         runs_disorder,   runs_end,         members_disorder,
+        members_beyond,    members_twice,   snapshot_members, tail_gap,
+        tail_term,         empty_with_term,
     };
     for (size_t i = 0; i < sizeof(spoils) / sizeof(spoils[0]); i++) {
         struct recovered r;

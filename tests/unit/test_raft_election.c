@@ -1,7 +1,8 @@
 /* Elections: raft/core/election.c. Tests with a number are the scenarios of that number. */
 #include "unit/raft_pump.h"
 
-static struct raft_message vote_request(uint64_t from, uint64_t to, uint64_t term, struct raft_position last)
+static struct raft_message vote_request(uint64_t from, uint64_t to, uint64_t term,
+                                        struct raft_position last)
 {
     struct raft_message message = pump_message(RAFT_MSG_VOTE, from, to, term);
     message.position = last;
@@ -180,7 +181,8 @@ static void test_s05_inflated_term_ends_in_one_election(void **state)
     pump->nodes[3].hard_state.term = 50; /* however it came to it */
     pump->nodes[3].hard_state.voted_for = 3;
     pump_restart(pump, 3);
-    /* It refuses the leader, which must step down to bring it back; its own candidacy cannot be heard. */
+    /* It refuses the leader, which must step down to bring it back; its own candidacy cannot be
+     * heard. */
     uint64_t leader = pump_wait_leader(pump);
     assert_int_equal(pump_status(pump, leader).term, 51);
     pump_commit(pump, leader, "b");
@@ -311,17 +313,16 @@ static void test_vote_needs_a_log_that_is_up_to_date(void **state)
         struct raft_position last;
         bool granted;
     } cases[] = {
-        {{last.index - 1, last.term}, false},
-        {{last.index + 9, last.term - 1}, false},
-        {{last.index, last.term}, true},
-        {{last.index + 1, last.term}, true},
+        {{last.index - 1, last.term}, false}, {{last.index + 9, last.term - 1}, false},
+        {{last.index, last.term}, true},      {{last.index + 1, last.term}, true},
         {{1, last.term + 1}, true},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct raft_message request = vote_request(3, 2, 10 + i, cases[i].last);
         pump_step(pump, &request);
         pump_sync(pump, 2, 9);
-        assert_int_equal(pump_find(pump, RAFT_MSG_VOTE_REPLY, 3)->message.reject, !cases[i].granted);
+        assert_int_equal(pump_find(pump, RAFT_MSG_VOTE_REPLY, 3)->message.reject,
+                         !cases[i].granted);
         assert_int_equal(pump_status(pump, 2).term, 10 + i);
     }
     pump_destroy(pump);

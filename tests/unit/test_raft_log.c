@@ -148,7 +148,10 @@ static void test_blobs_are_released_with_their_entries(void **state)
     core__log_init(&log, (struct raft_position){0, 0});
     for (uint64_t i = 1; i <= 300; i++) {
         struct blob *owner = blob_copy(bytes_of_string("counted"));
-        struct raft_entry entry = {.position = {i, 1}, .kind = RAFT_ENTRY_COMMAND, .data = blob_view(owner), .owner = owner};
+        struct raft_entry entry = {.position = {i, 1},
+                                   .kind = RAFT_ENTRY_COMMAND,
+                                   .data = blob_view(owner),
+                                   .owner = owner};
         core__log_append(&log, &entry);
         blob_unref(owner);
     }

@@ -1,4 +1,5 @@
-/* Who belongs to the group: raft/core/membership.c. Tests with a number are the scenarios of that number. */
+/* Who belongs to the group: raft/core/membership.c. Tests with a number are the scenarios of that
+ * number. */
 #include "unit/raft_pump.h"
 
 #include <stdio.h>
@@ -207,7 +208,8 @@ static void test_s41_leader_removes_itself_and_hands_off(void **state)
     assert_int_equal(pump_status(pump, 1).state, RAFT_FOLLOWER);
     pump_settle(pump);
     /* Nobody had to wait for a timeout. */
-    assert_true(pump_status(pump, 2).state == RAFT_LEADER || pump_status(pump, 3).state == RAFT_LEADER);
+    assert_true(pump_status(pump, 2).state == RAFT_LEADER ||
+                pump_status(pump, 3).state == RAFT_LEADER);
     pump_destroy(pump);
 }
 
@@ -258,9 +260,11 @@ static void test_s42_change_is_checked_against_the_newest_membership(void **stat
         {.kind = (enum raft_change_kind)77, .id = 2},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        assert_int_equal(raft_core_propose_change(pump->nodes[1].core, &bad[i], &position), ERR_MEMBERSHIP_BAD);
+        assert_int_equal(raft_core_propose_change(pump->nodes[1].core, &bad[i], &position),
+                         ERR_MEMBERSHIP_BAD);
     }
-    assert_int_equal(raft_core_propose_change(pump->nodes[2].core, &bad[0], &position), ERR_NOT_LEADER);
+    assert_int_equal(raft_core_propose_change(pump->nodes[2].core, &bad[0], &position),
+                     ERR_NOT_LEADER);
     assert_int_equal(change(pump, 1, RAFT_REMOVE, 2), ERR_OK);
     pump_settle(pump);
     assert_int_equal(change(pump, 1, RAFT_REMOVE, 2), ERR_MEMBERSHIP_BAD); /* it is gone */

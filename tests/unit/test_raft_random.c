@@ -1,6 +1,7 @@
-/* Random histories: crashes, cuts, slow disks, lost, repeated and reordered messages, compaction, snapshots, transfers, reads
- * and membership changes, with the invariants after every input and agreement of what is applied. At the end all faults stop
- * and everything must come together. Each history is named by its seed. */
+/* Random histories: crashes, cuts, slow disks, lost, repeated and reordered messages, compaction,
+ * snapshots, transfers, reads and membership changes, with the invariants after every input and
+ * agreement of what is applied. At the end all faults stop and everything must come together. Each
+ * history is named by its seed. */
 #include "unit/raft_pump.h"
 
 #include <stdio.h>
@@ -19,11 +20,26 @@ static void small_limits(struct raft_core_options *options)
 
 /* What must have happened now and then, or the histories prove little. */
 static const char *const events[] = {
-    " leader ",           " candidate ",          "transfer=1",          " truncate ",
-    "membership.rolled_back", " membership ",     "snapshot.receiving",  "snapshot.installed",
-    "snapshot.needless",  "snapshot.damaged",     "snapshot.refused",    "snapshot.sent",
-    "snapshot.needed",    "quorum.lost",          "reject peer",         "reject.stale",
-    "transfer.abandoned", "transfer.timeout_now", "removed.steps_down",  "prevote.ignored",
+    " leader ",
+    " candidate ",
+    "transfer=1",
+    " truncate ",
+    "membership.rolled_back",
+    " membership ",
+    "snapshot.receiving",
+    "snapshot.installed",
+    "snapshot.needless",
+    "snapshot.damaged",
+    "snapshot.refused",
+    "snapshot.sent",
+    "snapshot.needed",
+    "quorum.lost",
+    "reject peer",
+    "reject.stale",
+    "transfer.abandoned",
+    "transfer.timeout_now",
+    "removed.steps_down",
+    "prevote.ignored",
     "vote.ignored",
 };
 enum { EVENT_COUNT = sizeof(events) / sizeof(events[0]) };
@@ -43,7 +59,8 @@ static void check_events(void)
     assert_true(reads_served > 0);
     for (size_t i = 0; i < EVENT_COUNT; i++) {
         if (getenv("RAFT_RANDOM_SHOW") != NULL) {
-            fprintf(stderr, "sometimes %-24s %llu\n", events[i], (unsigned long long)event_counts[i]);
+            fprintf(stderr, "sometimes %-24s %llu\n", events[i],
+                    (unsigned long long)event_counts[i]);
         }
         if (event_counts[i] == 0) {
             fail_msg("never seen: %s", events[i]);
@@ -124,7 +141,8 @@ static void compact_some(struct history *history, uint64_t id)
     struct pump_node *node = &pump->nodes[id];
     if (node->applied > node->snapshot.position.index) {
         pump_snapshot(pump, id, ++history->snapshot_id, rng_below(&history->rng, 60));
-        pump_compact(pump, id, rng_between(&history->rng, node->snapshot.position.index, node->applied));
+        pump_compact(pump, id,
+                     rng_between(&history->rng, node->snapshot.position.index, node->applied));
     }
 }
 
@@ -194,7 +212,8 @@ static void rare_step(struct history *history, uint64_t id)
     }
 }
 
-/* A read's context is what had been applied anywhere when it was asked: its index must not be older. */
+/* A read's context is what had been applied anywhere when it was asked: its index must not be
+ * older. */
 static void check_reads(struct history *history)
 {
     for (uint64_t id = 1; id <= 5; id++) {
@@ -287,19 +306,22 @@ static void come_together(struct history *history)
 static void show(struct history *history)
 {
     struct pump *pump = history->pump;
-    fprintf(stderr, "applied=%llu messages=%llu snapshots=%llu wire=%zu\n", (unsigned long long)pump->truth_last,
-            (unsigned long long)pump->sent_count, (unsigned long long)pump->sent_of_kind[RAFT_MSG_SNAPSHOT],
-            pump->wire.count);
+    fprintf(stderr, "applied=%llu messages=%llu snapshots=%llu wire=%zu\n",
+            (unsigned long long)pump->truth_last, (unsigned long long)pump->sent_count,
+            (unsigned long long)pump->sent_of_kind[RAFT_MSG_SNAPSHOT], pump->wire.count);
     for (uint64_t id = 1; id <= 5; id++) {
         if (pump->nodes[id].core == NULL) {
             continue;
         }
         struct raft_status status = pump_status(pump, id);
-        fprintf(stderr, "%llu: state=%d term=%llu last=%llu,%llu commit=%llu durable=%llu start=%llu applied=%llu writes=%zu members=",
+        fprintf(stderr,
+                "%llu: state=%d term=%llu last=%llu,%llu commit=%llu durable=%llu start=%llu "
+                "applied=%llu writes=%zu members=",
                 (unsigned long long)id, (int)status.state, (unsigned long long)status.term,
                 (unsigned long long)status.last.index, (unsigned long long)status.last.term,
                 (unsigned long long)status.commit, (unsigned long long)status.durable,
-                (unsigned long long)status.log_start.index, (unsigned long long)pump->nodes[id].applied, pump->nodes[id].write_count);
+                (unsigned long long)status.log_start.index,
+                (unsigned long long)pump->nodes[id].applied, pump->nodes[id].write_count);
         for (uint32_t m = 0; m < status.membership.count; m++) {
             fprintf(stderr, "%llu%s,", (unsigned long long)status.membership.members[m].id,
                     status.membership.members[m].role == RAFT_VOTER ? "" : "L");

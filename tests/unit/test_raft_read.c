@@ -1,4 +1,5 @@
-/* Linearizable reads and the lease: raft/core/read.c. Tests with a number are the scenarios of that number. */
+/* Linearizable reads and the lease: raft/core/read.c. Tests with a number are the scenarios of that
+ * number. */
 #include "unit/raft_pump.h"
 
 static void with_lease(struct raft_core_options *options)
@@ -248,7 +249,8 @@ static void test_lease_serves_without_a_message(void **state)
     pump_destroy(pump);
 }
 
-/* Nobody answers any more; followers elect another leader no earlier than 10 ticks after they last heard this one. */
+/* Nobody answers any more; followers elect another leader no earlier than 10 ticks after they last
+ * heard this one. */
 static void test_s35_lease_ends_before_another_leader_can_be_elected(void **state)
 {
     (void)state;
@@ -270,7 +272,8 @@ static void test_s35_lease_ends_before_another_leader_can_be_elected(void **stat
     pump_destroy(pump);
 }
 
-/* The answer to a round that was begun long ago arrives now: the lease counts from the beginning, not from the answer. */
+/* The answer to a round that was begun long ago arrives now: the lease counts from the beginning,
+ * not from the answer. */
 static void test_s35_lease_counts_from_the_time_of_sending(void **state)
 {
     (void)state;

@@ -1,10 +1,11 @@
-/* Replication and durability: replicate_leader.c, replicate_follower.c, core.c. Tests with a number are the scenarios of that
- * number. */
+/* Replication and durability: replicate_leader.c, replicate_follower.c, core.c. Tests with a number
+ * are the scenarios of that number. */
 #include "unit/raft_pump.h"
 
 static struct raft_message append_of(uint64_t from, uint64_t to, uint64_t term,
-                                     struct raft_position previous, const struct raft_entry *entries,
-                                     size_t count, uint64_t commit)
+                                     struct raft_position previous,
+                                     const struct raft_entry *entries, size_t count,
+                                     uint64_t commit)
 {
     struct raft_message message = pump_message(RAFT_MSG_APPEND, from, to, term);
     message.position = previous;
@@ -14,11 +15,13 @@ static struct raft_message append_of(uint64_t from, uint64_t to, uint64_t term,
     return message;
 }
 
-/* Replica 1 of three follows 2 in term 3 and holds entries 1, 2, 3 of terms 1, 1, 2; nothing committed. */
+/* Replica 1 of three follows 2 in term 3 and holds entries 1, 2, 3 of terms 1, 1, 2; nothing
+ * committed. */
 static struct pump *follower_with_three(void)
 {
     struct pump *pump = pump_create(3, NULL);
-    struct raft_entry entries[] = {pump_entry(1, 1, "a"), pump_entry(2, 1, "b"), pump_entry(3, 2, "c")};
+    struct raft_entry entries[] = {pump_entry(1, 1, "a"), pump_entry(2, 1, "b"),
+                                   pump_entry(3, 2, "c")};
     struct raft_message message = append_of(2, 1, 3, (struct raft_position){0, 0}, entries, 3, 0);
     pump_step(pump, &message);
     pump_sync(pump, 1, 9);
@@ -35,7 +38,8 @@ static void test_proposals_before_a_ready_share_one_append(void **state)
     uint64_t before = pump->sent_count;
     struct raft_position position;
     for (int i = 0; i < 10; i++) {
-        assert_int_equal(raft_core_propose(pump->nodes[1].core, bytes_of_string("x"), NULL, &position), ERR_OK);
+        assert_int_equal(
+            raft_core_propose(pump->nodes[1].core, bytes_of_string("x"), NULL, &position), ERR_OK);
     }
     pump_settle(pump);
     assert_int_equal(pump->nodes[1].applied, position.index);
@@ -88,7 +92,8 @@ static void test_s09_old_term_entry_is_not_committed_by_counting(void **state)
     pump_restart(pump, 1);
     pump_restart(pump, 2); /* forgets that it heard a leader */
     memset(pump->cut, 0, sizeof(pump->cut));
-    /* It is elected anew; its old entry reaches 2, but the new term's first entry reaches nobody. */
+    /* It is elected anew; its old entry reaches 2, but the new term's first entry reaches nobody.
+     */
     pump->cut[1][3] = true;
     pump->cut[3][1] = true;
     for (int i = 0; i < 100 && pump_status(pump, 1).state != RAFT_LEADER; i++) {
@@ -151,7 +156,8 @@ static void test_s10_heartbeat_commit_is_clamped_to_the_match(void **state)
     uint64_t match = pump_progress(pump, 1, 3).match;
     assert_true(match < pump_status(pump, 1).commit);
     assert_int_equal(pump_find(pump, RAFT_MSG_HEARTBEAT, 3)->message.commit, match);
-    assert_int_equal(pump_find(pump, RAFT_MSG_HEARTBEAT, 2)->message.commit, pump_status(pump, 1).commit);
+    assert_int_equal(pump_find(pump, RAFT_MSG_HEARTBEAT, 2)->message.commit,
+                     pump_status(pump, 1).commit);
     pump_destroy(pump);
 }
 
@@ -208,7 +214,8 @@ static void test_s12_nothing_committed_is_ever_cut(void **state)
     struct raft_message heartbeat = pump_message(RAFT_MSG_HEARTBEAT, 2, 1, 3);
     heartbeat.commit = 2;
     pump_step(pump, &heartbeat);
-    struct raft_entry wrong[] = {pump_entry(1, 3, "x"), pump_entry(2, 3, "y"), pump_entry(3, 3, "z")};
+    struct raft_entry wrong[] = {pump_entry(1, 3, "x"), pump_entry(2, 3, "y"),
+                                 pump_entry(3, 3, "z")};
     struct raft_message message = append_of(2, 1, 3, (struct raft_position){0, 0}, wrong, 3, 0);
     pump_step(pump, &message);
     assert_int_equal(raft_core_term_at(pump->nodes[1].core, 1), 1);
@@ -244,8 +251,8 @@ static void test_s13_previous_zero_or_compacted_is_accepted(void **state)
     pump_compact(pump, 1, 2);
     assert_int_equal(pump_status(pump, 1).log_start.index, 2);
     /* Everything again from the start, with one entry more. */
-    struct raft_entry entries[] = {pump_entry(1, 1, "a"), pump_entry(2, 1, "b"), pump_entry(3, 2, "c"),
-                                   pump_entry(4, 3, "d")};
+    struct raft_entry entries[] = {pump_entry(1, 1, "a"), pump_entry(2, 1, "b"),
+                                   pump_entry(3, 2, "c"), pump_entry(4, 3, "d")};
     struct raft_message message = append_of(2, 1, 3, (struct raft_position){0, 0}, entries, 4, 4);
     pump_step(pump, &message);
     pump_sync(pump, 1, 9);
@@ -329,7 +336,8 @@ static void test_conflicting_terms_are_backed_over_in_few_steps(void **state)
         junk[i] = pump_entry(common + 1 + i, 2, "junk");
     }
     pump_isolate(pump, 3, true);
-    struct raft_message message = append_of(2, 3, 2, (struct raft_position){common, 1}, junk, 50, 0);
+    struct raft_message message =
+        append_of(2, 3, 2, (struct raft_position){common, 1}, junk, 50, 0);
     pump_step(pump, &message);
     pump_sync(pump, 3, 9);
     for (uint64_t id = 1; id <= 2; id++) {
@@ -368,11 +376,14 @@ static void test_s16_oversized_first_entry_travels_alone(void **state)
     memset(text, 'y', 1000);
     text[1000] = '\0';
     struct raft_position position;
-    assert_int_equal(raft_core_propose(pump->nodes[1].core, bytes_of_string("small"), NULL, &position), ERR_OK);
+    assert_int_equal(
+        raft_core_propose(pump->nodes[1].core, bytes_of_string("small"), NULL, &position), ERR_OK);
     struct blob *owner = blob_copy(bytes_of_string(text));
-    assert_int_equal(raft_core_propose(pump->nodes[1].core, blob_view(owner), owner, &position), ERR_OK);
+    assert_int_equal(raft_core_propose(pump->nodes[1].core, blob_view(owner), owner, &position),
+                     ERR_OK);
     blob_unref(owner);
-    assert_int_equal(raft_core_propose(pump->nodes[1].core, bytes_of_string("small"), NULL, &position), ERR_OK);
+    assert_int_equal(
+        raft_core_propose(pump->nodes[1].core, bytes_of_string("small"), NULL, &position), ERR_OK);
     pump_settle(pump);
     assert_int_equal(pump->nodes[1].applied, position.index);
     pump_tick_all(pump, 1);
@@ -391,7 +402,8 @@ static void test_s16_appends_keep_to_the_byte_limit_exactly(void **state)
     text[52] = '\0'; /* 52 + 48 = 100 bytes each: exactly two fit */
     for (int i = 0; i < 6; i++) {
         struct blob *owner = blob_copy(bytes_of_string(text));
-        assert_int_equal(raft_core_propose(pump->nodes[1].core, blob_view(owner), owner, &position), ERR_OK);
+        assert_int_equal(raft_core_propose(pump->nodes[1].core, blob_view(owner), owner, &position),
+                         ERR_OK);
         blob_unref(owner);
     }
     pump_collect(pump, 1);
@@ -420,13 +432,17 @@ static void test_uncommitted_bytes_are_bounded(void **state)
     text[952] = '\0';
     struct raft_position position;
     for (int i = 0; i < 3; i++) {
-        assert_int_equal(raft_core_propose(pump->nodes[1].core, bytes_of_string(text), NULL, &position), ERR_OK);
+        assert_int_equal(
+            raft_core_propose(pump->nodes[1].core, bytes_of_string(text), NULL, &position), ERR_OK);
     }
-    assert_int_equal(raft_core_propose(pump->nodes[1].core, BYTES_EMPTY, NULL, &position), ERR_BUSY);
+    assert_int_equal(raft_core_propose(pump->nodes[1].core, BYTES_EMPTY, NULL, &position),
+                     ERR_BUSY);
     static char huge[3000];
-    assert_int_equal(raft_core_propose(pump->nodes[1].core, bytes_of(huge, sizeof(huge)), NULL, &position),
-                     ERR_TOO_LARGE);
-    assert_int_equal(raft_core_propose(pump->nodes[2].core, BYTES_EMPTY, NULL, &position), ERR_NOT_LEADER);
+    assert_int_equal(
+        raft_core_propose(pump->nodes[1].core, bytes_of(huge, sizeof(huge)), NULL, &position),
+        ERR_TOO_LARGE);
+    assert_int_equal(raft_core_propose(pump->nodes[2].core, BYTES_EMPTY, NULL, &position),
+                     ERR_NOT_LEADER);
     pump_collect(pump, 1);
     pump_isolate(pump, 1, false);
     pump_tick_all(pump, 3);
@@ -435,8 +451,8 @@ static void test_uncommitted_bytes_are_bounded(void **state)
     pump_destroy(pump);
 }
 
-/* Entries 4, 5 of one leader are being written when another leader replaces them: the old write, when it completes, must not
- * be taken for the new entries. */
+/* Entries 4, 5 of one leader are being written when another leader replaces them: the old write,
+ * when it completes, must not be taken for the new entries. */
 static void test_s17_write_of_cut_entries_claims_nothing(void **state)
 {
     (void)state;
@@ -535,7 +551,8 @@ static void test_s19_unreachable_peer_does_not_stop_the_others(void **state)
     raft_core_unreachable(pump->nodes[1].core, 3);
     uint64_t before = pump->sent_count;
     struct raft_position position = pump_commit(pump, 1, "a");
-    assert_int_equal(pump->sent_count - before, 2); /* nothing is wasted on the peer that cannot be reached */
+    /* nothing is wasted on the peer that cannot be reached */
+    assert_int_equal(pump->sent_count - before, 2);
     pump_tick(pump, 1);
     assert_non_null(pump_find(pump, RAFT_MSG_HEARTBEAT, 2));
     assert_non_null(pump_find(pump, RAFT_MSG_HEARTBEAT, 3));

@@ -1,4 +1,5 @@
-/* Snapshots between replicas: raft/core/snapshot.c. Tests with a number are the scenarios of that number. */
+/* Snapshots between replicas: raft/core/snapshot.c. Tests with a number are the scenarios of that
+ * number. */
 #include "unit/raft_pump.h"
 
 enum { SNAPSHOT_ID = 7001, OTHER_ID = 7002, BYTES = 25 };
@@ -23,16 +24,17 @@ static struct pump *leader_without_the_log(size_t missed)
     return pump;
 }
 
-static struct raft_snapshot snapshot_of(const struct pump *pump, uint64_t id, struct raft_position position,
-                                        uint64_t size)
+static struct raft_snapshot snapshot_of(const struct pump *pump, uint64_t id,
+                                        struct raft_position position, uint64_t size)
 {
     struct raft_snapshot snapshot = {
         .position = position, .membership = pump->bootstrap, .size_bytes = size, .id = id};
     return snapshot;
 }
 
-static struct raft_message chunk_of(const struct raft_snapshot *snapshot, uint64_t from, uint64_t to,
-                                    uint64_t term, uint64_t offset, const uint8_t *bytes, size_t size)
+static struct raft_message chunk_of(const struct raft_snapshot *snapshot, uint64_t from,
+                                    uint64_t to, uint64_t term, uint64_t offset,
+                                    const uint8_t *bytes, size_t size)
 {
     struct raft_message message = pump_message(RAFT_MSG_SNAPSHOT, from, to, term);
     message.snapshot = snapshot;
@@ -157,7 +159,8 @@ static void test_s21_conflict_at_last_included_discards_the_log(void **state)
     struct pump *pump = follower_with_six();
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot snapshot = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){4, 3}, 10);
+    struct raft_snapshot snapshot =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){4, 3}, 10);
     struct raft_message message = chunk_of(&snapshot, 2, 1, 5, 0, bytes, 10);
     pump_step(pump, &message);
     assert_non_null(pump->nodes[1].writes[0].install);
@@ -177,13 +180,15 @@ static void test_s21_match_at_last_included_keeps_what_follows(void **state)
     struct pump *pump = follower_with_six();
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot snapshot = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){4, 1}, 10);
+    struct raft_snapshot snapshot =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){4, 1}, 10);
     struct raft_message message = chunk_of(&snapshot, 2, 1, 5, 0, bytes, 10);
     pump_step(pump, &message);
     struct raft_status status = pump_status(pump, 1);
     assert_int_equal(status.last.index, 6);
     assert_int_equal(status.commit, 4);
-    assert_int_equal(status.log_start.index, 0); /* nothing was installed: the log itself is as good */
+    /* nothing was installed: the log itself is as good */
+    assert_int_equal(status.log_start.index, 0);
     assert_int_equal(pump->nodes[1].write_count, 0);
     assert_int_equal(pump_find(pump, RAFT_MSG_APPEND_REPLY, 2)->message.position.index, 4);
     pump_destroy(pump);
@@ -196,7 +201,8 @@ static void test_s22_log_stands_still_while_a_snapshot_is_installed(void **state
     pump->nodes[1].disk_waits = true;
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot snapshot = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){9, 3}, 10);
+    struct raft_snapshot snapshot =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){9, 3}, 10);
     struct raft_message message = chunk_of(&snapshot, 2, 1, 5, 0, bytes, 10);
     pump_step(pump, &message);
     /* Entries, another snapshot and an election must wait. */
@@ -230,7 +236,8 @@ static void test_s22_a_vote_written_behind_the_install_claims_no_log(void **stat
     pump->nodes[1].disk_waits = true;
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot snapshot = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){4, 3}, 10);
+    struct raft_snapshot snapshot =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){4, 3}, 10);
     struct raft_message message = chunk_of(&snapshot, 2, 1, 5, 0, bytes, 10);
     pump_step(pump, &message);
     struct raft_message vote = pump_message(RAFT_MSG_VOTE, 3, 1, 8);
@@ -273,7 +280,8 @@ static void test_s25_valid_snapshot_from_a_new_leader_is_taken_though_older(void
     struct pump *pump = follower_with_six();
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot newer = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){20, 4}, BYTES);
+    struct raft_snapshot newer =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){20, 4}, BYTES);
     struct raft_message message = chunk_of(&newer, 2, 1, 5, 0, bytes, 10);
     pump_step(pump, &message);
     pump_sync(pump, 1, 9);
@@ -298,7 +306,8 @@ static void test_s26_missing_repeated_and_foreign_chunks(void **state)
     struct pump *pump = follower_with_six();
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot snapshot = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){9, 3}, BYTES);
+    struct raft_snapshot snapshot =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){9, 3}, BYTES);
     struct raft_message first = chunk_of(&snapshot, 2, 1, 5, 0, bytes, 10);
     struct raft_message third = chunk_of(&snapshot, 2, 1, 5, 20, bytes, 5);
     /* The first one is missing. */
@@ -347,7 +356,8 @@ static void test_s26_stream_resumes_where_the_same_snapshot_stopped(void **state
     struct pump *pump = follower_with_six();
     uint8_t bytes[BYTES];
     fill(bytes, SNAPSHOT_ID);
-    struct raft_snapshot snapshot = snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){9, 3}, BYTES);
+    struct raft_snapshot snapshot =
+        snapshot_of(pump, SNAPSHOT_ID, (struct raft_position){9, 3}, BYTES);
     struct raft_message message = chunk_of(&snapshot, 2, 1, 5, 0, bytes, 10);
     pump_step(pump, &message);
     pump_sync(pump, 1, 9);

@@ -1,4 +1,5 @@
-/* Handing leadership over: raft/core/transfer.c. Tests with a number are the scenarios of that number. */
+/* Handing leadership over: raft/core/transfer.c. Tests with a number are the scenarios of that
+ * number. */
 #include "unit/raft_pump.h"
 
 static void test_transfer_makes_the_target_leader(void **state)
@@ -30,7 +31,8 @@ static void test_transfer_waits_until_the_target_has_everything(void **state)
     pump_collect(pump, 1);
     assert_int_equal(pump->sent_of_kind[RAFT_MSG_TIMEOUT_NOW], 0);
     struct raft_position position;
-    assert_int_equal(raft_core_propose(pump->nodes[1].core, BYTES_EMPTY, NULL, &position), ERR_BUSY);
+    assert_int_equal(raft_core_propose(pump->nodes[1].core, BYTES_EMPTY, NULL, &position),
+                     ERR_BUSY);
     struct raft_change change = {.kind = RAFT_REMOVE, .id = 2};
     assert_int_equal(raft_core_propose_change(pump->nodes[1].core, &change, &position), ERR_BUSY);
     pump_tick_all(pump, 3);

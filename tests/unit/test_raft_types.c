@@ -71,20 +71,21 @@ static void test_membership_of_nonsense_is_refused(void **state)
 {
     (void)state;
     static const uint8_t cases[][12] = {
-        {2, 0},                               /* a version we do not know */
-        {1, RAFT_MEMBERS_MAX + 1},            /* too many */
-        {1, 1, 0, 1, 1, 'a'},                 /* id 0 */
-        {1, 1, 7, 3, 1, 'a'},                 /* a role we do not know */
-        {1, 1, 7, 0, 1, 'a'},                 /* no role */
-        {1, 1, 7, 1, 1, 0},                   /* a NUL inside the address */
-        {1, 2, 7, 1, 1, 'a', 7, 1, 1, 'b'},   /* twice */
-        {1, 2, 8, 1, 1, 'a', 7, 1, 1, 'b'},   /* out of order */
-        {1, 1, 7, 1, 200, 1, 'a'},            /* an address that is too long */
+        {2, 0},                             /* a version we do not know */
+        {1, RAFT_MEMBERS_MAX + 1},          /* too many */
+        {1, 1, 0, 1, 1, 'a'},               /* id 0 */
+        {1, 1, 7, 3, 1, 'a'},               /* a role we do not know */
+        {1, 1, 7, 0, 1, 'a'},               /* no role */
+        {1, 1, 7, 1, 1, 0},                 /* a NUL inside the address */
+        {1, 2, 7, 1, 1, 'a', 7, 1, 1, 'b'}, /* twice */
+        {1, 2, 8, 1, 1, 'a', 7, 1, 1, 'b'}, /* out of order */
+        {1, 1, 7, 1, 200, 1, 'a'},          /* an address that is too long */
     };
     static const size_t sizes[] = {2, 2, 6, 6, 6, 6, 10, 10, 7};
     struct raft_membership after;
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        assert_int_equal(raft_membership_decode(bytes_of(cases[i], sizes[i]), &after), ERR_PROTOCOL);
+        assert_int_equal(raft_membership_decode(bytes_of(cases[i], sizes[i]), &after),
+                         ERR_PROTOCOL);
     }
     static const uint8_t good[] = {1, 2, 7, 1, 1, 'a', 8, 2, 0};
     assert_int_equal(raft_membership_decode(bytes_of(good, sizeof(good)), &after), ERR_OK);
