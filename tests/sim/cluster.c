@@ -2,13 +2,8 @@
 #include "sim/cluster.h"
 
 #include "base/assert.h"
-#include "client/controller_client.h"
 #include "lib/fake_store.h"
-#include "proto/messages.h"
-#include "proto/methods.h"
-#include "proto/shard_hash.h"
 #include "raft/node/node.h"
-#include "rpc/rpc.h"
 #include "shardkv/kv_machine.h"
 #include "sim/oracle.h"
 
@@ -17,7 +12,6 @@
 #include <string.h>
 
 #define LEADER_NS (5 * SIM_S)  /* the course's limit for a new leader */
-#define ADMIN_NS  (30 * SIM_S)
 #define QUIET_NS  (20 * SIM_S) /* after the last heal, for replicas to become equal */
 
 /* ---- life --------------------------------------------------------------------------------------------------- */
@@ -58,8 +52,6 @@ static void init_groups(struct cluster *cluster)
         cluster->group_count++;
         group_init(cluster, &cluster->groups[i], 100 + i, prefix, cluster->options.replicas);
     }
-    cluster->admin_host = sim_host_create("admin:1", false);
-    sim_host_boot(cluster->admin_host);
 }
 
 struct cluster *cluster_create(const struct cluster_options *options)
@@ -67,6 +59,7 @@ struct cluster *cluster_create(const struct cluster_options *options)
     struct cluster *cluster = mem_calloc(1, sizeof *cluster);
     cluster->options = *options;
     init_groups(cluster);
+    cluster->admin = admin_create(cluster, "admin");
     cluster->oracle = oracle_create(cluster);
     if (options->unreliable) {
         sim_world()->net = sim_net_unreliable();
@@ -110,6 +103,7 @@ void cluster_destroy(struct cluster *cluster)
     sim_world()->net = sim_net_reliable();
     oracle_check_equal(cluster->oracle, QUIET_NS);
     oracle_destroy(cluster->oracle);
+    admin_destroy(cluster->admin);
     for (uint32_t i = 0; i < cluster->group_count; i++) {
         group_end(&cluster->groups[i]);
     }
@@ -117,7 +111,6 @@ void cluster_destroy(struct cluster *cluster)
     for (uint32_t i = 0; i < cluster->client_host_count; i++) {
         client_host_end(cluster->client_hosts[i]);
     }
-    client_host_end(cluster->admin_host);
     free(cluster);
 }
 
@@ -205,146 +198,7 @@ void server_isolate(struct cluster *cluster, struct server *server, bool isolate
     }
 }
 
-/* ---- administration ------------------------------------------------------------------------------------------ */
-
-struct admin {
-    struct cluster *cluster;
-    struct rpc *rpc;
-    struct controller_client *client;
-    struct sim_host *former;
-};
-
-static void admin_open(struct cluster *cluster, struct admin *admin)
-{
-    struct rpc_options options = rpc_options_default();
-    char why[256] = "";
-    admin->cluster = cluster;
-    admin->former = sim_enter(cluster->admin_host);
-    int error = rpc_create(&options, &admin->rpc);
-    SIM_CHECK_EQ(error, 0);
-    error = controller_client_create(admin->rpc, clock_system(), cluster->controller_addresses,
-                                     cluster_id_of_name(CLUSTER_NAME), rng_seed_from_system(),
-                                     &admin->client, why, sizeof why);
-    SIM_CHECK_EQ(error, 0);
-}
-
-static void admin_close(struct admin *admin)
-{
-    controller_client_destroy(admin->client);
-    rpc_destroy(admin->rpc);
-    sim_leave(admin->former);
-}
-
-static struct msg_request_header admin_header(struct admin *admin)
-{
-    struct msg_request_header header = {.cluster_id = cluster_id_of_name(CLUSTER_NAME)};
-    controller_client_next_ids(admin->client, &header.client_id, &header.sequence);
-    header.acked_below = header.sequence;
-    return header;
-}
-
-/* takes `request`; gives what was answered. */
-static struct buf admin_call(struct admin *admin, const char *method, struct buf *request)
-{
-    struct buf reply = {0};
-    char text[256] = "";
-    int error = controller_client_call_wait(admin->client, method, request, sim_now_ns() + ADMIN_NS,
-                                            &reply, text, sizeof text);
-    if (error != 0) {
-        SIM_FAIL("%s failed: %s: %s", method, err_name(error), text);
-    }
-    buf_deinit(request);
-    return reply;
-}
-
-static uint64_t admin_change(struct admin *admin, const char *method, struct buf *request)
-{
-    struct msg_change_response response;
-    struct buf reply = admin_call(admin, method, request);
-    int error = msg_change_response_decode(buf_view(&reply), &response);
-    SIM_CHECK_EQ(error, 0);
-    SIM_CHECK_EQ(response.header.error, 0);
-    buf_deinit(&reply);
-    admin_close(admin);
-    sim_trace("%s: config %llu", method, (unsigned long long)response.config_number);
-    return response.config_number;
-}
-
-static void describe_group(const struct group *group, struct config_group *out)
-{
-    memset(out, 0, sizeof *out);
-    out->id = group->id;
-    out->replica_count = group->server_count;
-    for (uint32_t i = 0; i < group->server_count; i++) {
-        out->replicas[i].id = group->servers[i].replica_id;
-        (void)snprintf(out->replicas[i].address, sizeof out->replicas[i].address, "%s",
-                       group->servers[i].host->address);
-    }
-}
-
-uint64_t cluster_join(struct cluster *cluster, const uint64_t *ids, size_t count)
-{
-    struct admin admin;
-    admin_open(cluster, &admin);
-    struct config_group *groups = mem_calloc(count, sizeof *groups);
-    for (size_t i = 0; i < count; i++) {
-        describe_group(cluster_group(cluster, ids[i]), &groups[i]);
-    }
-    struct msg_join_request request = {
-        .header = admin_header(&admin), .group_count = (uint32_t)count, .groups = groups};
-    struct buf bytes = {0};
-    msg_join_request_encode(&request, &bytes);
-    free(groups);
-    return admin_change(&admin, METHOD_CONTROLLER_JOIN, &bytes);
-}
-
-uint64_t cluster_leave(struct cluster *cluster, const uint64_t *ids, size_t count)
-{
-    struct admin admin;
-    admin_open(cluster, &admin);
-    struct msg_leave_request *request = mem_calloc(1, sizeof *request);
-    request->header = admin_header(&admin);
-    request->group_count = (uint32_t)count;
-    request->force = true;
-    for (size_t i = 0; i < count; i++) {
-        request->group_ids[i] = ids[i];
-    }
-    struct buf bytes = {0};
-    msg_leave_request_encode(request, &bytes);
-    free(request);
-    return admin_change(&admin, METHOD_CONTROLLER_LEAVE, &bytes);
-}
-
-uint64_t cluster_move(struct cluster *cluster, uint32_t shard, uint64_t id)
-{
-    struct admin admin;
-    admin_open(cluster, &admin);
-    struct msg_move_request request = {
-        .header = admin_header(&admin), .shard = shard, .group_id = id};
-    struct buf bytes = {0};
-    msg_move_request_encode(&request, &bytes);
-    return admin_change(&admin, METHOD_CONTROLLER_MOVE, &bytes);
-}
-
-struct config *cluster_query(struct cluster *cluster)
-{
-    struct admin admin;
-    admin_open(cluster, &admin);
-    struct msg_query_request request = {.header = {.cluster_id = cluster_id_of_name(CLUSTER_NAME)},
-                                        .latest = true};
-    struct buf bytes = {0};
-    msg_query_request_encode(&request, &bytes);
-    struct buf reply = admin_call(&admin, METHOD_CONTROLLER_QUERY, &bytes);
-    struct msg_query_response response = {0};
-    int error = msg_query_response_decode(buf_view(&reply), &response);
-    SIM_CHECK_EQ(error, 0);
-    SIM_CHECK(response.config != NULL);
-    struct config *config = config_clone(response.config);
-    msg_query_response_deinit(&response);
-    buf_deinit(&reply);
-    admin_close(&admin);
-    return config;
-}
+/* ---- settling ------------------------------------------------------------------------------------------------ */
 
 struct settle_wait {
     struct cluster *cluster;

@@ -47,7 +47,7 @@ struct cluster {
     struct group groups[CLUSTER_GROUPS_MAX];
     uint32_t group_count;
     char controller_addresses[CLUSTER_REPLICAS_MAX * SIM_NAME_BYTES_MAX];
-    struct sim_host *admin_host;
+    struct admin *admin;
     struct sim_host *client_hosts[CLUSTER_CLIENTS_MAX];
     uint32_t client_host_count;
     struct oracle *oracle;
@@ -90,12 +90,33 @@ void group_heal(struct group *group);
 /* Off the whole network, or back. */
 void server_isolate(struct cluster *cluster, struct server *server, bool isolated);
 
-/* ---- administration: through the real controller client, from a host of its own ---- */
+/* ---- administration: the real controller client, on hosts of its own (cluster_admin.c) ---- */
 
-/* The number of the config that was made. Fails the test on any error. */
+struct admin;
+struct admin *admin_create(struct cluster *cluster, const char *name); /* gives */
+void admin_destroy(struct admin *admin);
+struct sim_host *admin_host(struct admin *admin);
+
+/* A change under way; `error` and `number` once it has ended. */
+struct admin_change {
+    bool ended;
+    int error; /* as controller_client.h says */
+    uint64_t number;
+    char text[256];
+};
+void admin_begin_join(struct admin *admin, const uint64_t *ids, size_t count,
+                      struct admin_change *change);
+void admin_begin_leave(struct admin *admin, const uint64_t *ids, size_t count,
+                       struct admin_change *change);
+void admin_begin_move(struct admin *admin, uint32_t shard, uint64_t id, struct admin_change *change);
+bool admin_wait(struct admin_change *change, uint64_t timeout_ns) MUST_USE;
+
+/* Blocking, by the cluster's own administrator: the number of the config that was made. Any error fails the test. */
 uint64_t cluster_join(struct cluster *cluster, const uint64_t *ids, size_t count);
 uint64_t cluster_leave(struct cluster *cluster, const uint64_t *ids, size_t count);
 uint64_t cluster_move(struct cluster *cluster, uint32_t shard, uint64_t id);
+uint64_t cluster_join_one(struct cluster *cluster, uint64_t id);
+uint64_t cluster_leave_one(struct cluster *cluster, uint64_t id);
 struct config *cluster_query(struct cluster *cluster); /* gives: config_free */
 /* Every group has taken the newest config and settled all its shards. Fails the test after `timeout_ns`. */
 void cluster_wait_settled(struct cluster *cluster, uint64_t timeout_ns);
