@@ -6,7 +6,8 @@ skv_test(NAME test_linear SOURCES unit/test_linear.c sim/linear.c USES base LABE
 add_executable(sim_suite
     sim/sim_main.c sim/sim_report.c sim/sim_world.c sim/sim_threads.c sim/sim_net.c sim/sim_rpc.c sim/sim_rpc_stream.c
     sim/sim_node.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/clerk.c sim/linear.c sim/kv_test.c
-    sim/suite_kvraft.c sim/suite_kvraft_faults.c sim/suite_rsm.c sim/shard_test.c sim/suite_shardkv.c raft/sim_clock.c lib/fake_store.c)
+    sim/suite_kvraft.c sim/suite_kvraft_faults.c sim/suite_rsm.c sim/shard_test.c sim/suite_shardkv.c
+    sim/suite_shardkv_changes.c raft/sim_clock.c lib/fake_store.c)
 set_target_properties(sim_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 target_include_directories(sim_suite PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(sim_suite PRIVATE shardkv shardctrler client raft-node raft-wal raft-core proto base
@@ -17,4 +18,25 @@ foreach(function
         node_create node_add_methods node_start node_stop node_destroy node_propose node_read node_transfer
         node_change_member node_hash node_status node_is_leader node_fill_status)
     target_link_options(sim_suite PRIVATE -Wl,--wrap=${function})
+endforeach()
+
+# One entry a test of the course, under the course's name.
+set(sim_tests
+    kvraft.TestBasic kvraft.TestSpeed kvraft.TestConcurrent kvraft.TestUnreliable kvraft.TestUnreliableOneKey
+    kvraft.TestOnePartition kvraft.TestManyPartitionsOneClient kvraft.TestManyPartitionsManyClients
+    kvraft.TestPersistOneClient kvraft.TestPersistConcurrent kvraft.TestPersistConcurrentUnreliable
+    kvraft.TestPersistPartition kvraft.TestPersistPartitionUnreliable
+    kvraft.TestPersistPartitionUnreliableLinearizable
+    kvraft.TestSnapshotRPC kvraft.TestSnapshotSize kvraft.TestSnapshotRecover kvraft.TestSnapshotRecoverManyClients
+    kvraft.TestSnapshotUnreliable kvraft.TestSnapshotUnreliableRecover
+    kvraft.TestSnapshotUnreliableRecoverConcurrentPartition
+    kvraft.TestSnapshotUnreliableRecoverConcurrentPartitionLinearizable
+    rsm.TestLeaderFailure rsm.TestLeaderPartition rsm.TestRestartReplay rsm.TestShutdown rsm.TestRestartSubmit
+    shardkv.StaticShards shardkv.Rejection shardkv.JoinLeave shardkv.Snapshot shardkv.MissChange shardkv.Concurrent1
+    shardkv.Concurrent2 shardkv.Concurrent3 shardkv.Unreliable1 shardkv.Unreliable2 shardkv.Unreliable3
+    shardkv.Challenge1Delete shardkv.Challenge2Unaffected shardkv.Challenge2Partial shardkv.ProgressShutdown
+    shardkv.ProgressJoin shardkv.RecoverCtrler shardkv.ConcurrentReliable shardkv.PartitionController)
+foreach(test ${sim_tests})
+    add_test(NAME ${test} COMMAND sim_suite --test ${test})
+    set_tests_properties(${test} PROPERTIES LABELS sim TIMEOUT 120)
 endforeach()
