@@ -24,11 +24,12 @@ cleanup() {
     local code=$?
     if [ $code -ne 0 ] && [ $code -ne 77 ]; then
         "${compose[@]}" ps || true
-        "${compose[@]}" logs --tail=5 || true
+        "${compose[@]}" logs --no-color --tail=5 || true
     fi
     "${compose[@]}" down -v --timeout 5 >/dev/null 2>&1 || true
 }
 trap cleanup EXIT
+trap 'echo "FAIL: line $LINENO: $BASH_COMMAND"' ERR
 
 echo "== build the image"
 docker build -q -f "$source_dir/deploy/Dockerfile" -t shardkv "$source_dir"
