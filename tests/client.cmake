@@ -1,6 +1,10 @@
 # Tests of client/: the router alone, then libshardkv and the controller client against servers inside the process.
 skv_test(NAME test_router SOURCES unit/test_router.c USES client proto base LABELS unit client TIMEOUT 60)
 skv_test(NAME test_router_random SOURCES unit/test_router_random.c USES client proto base LABELS unit client TIMEOUT 120)
+skv_test(NAME test_client_library SOURCES unit/test_client_library.c unit/fake_cluster.c USES client rpc proto base
+    LABELS unit client TIMEOUT 180)
+skv_test(NAME test_client_controller SOURCES unit/test_client_controller.c unit/fake_cluster.c USES client rpc proto base
+    LABELS unit client TIMEOUT 120)
 if(NOT SHARDKV_SANITIZE)  # the consumer is not built with the sanitizer
     add_test(NAME test_install COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/install/test_install.sh ${CMAKE_BINARY_DIR}
         ${CMAKE_CURRENT_SOURCE_DIR}/install ${CMAKE_C_COMPILER})

@@ -19,3 +19,5 @@ skv_test(NAME test_replica_snapshot SOURCES unit/test_replica_snapshot.c USES ra
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
 skv_test(NAME test_replica_random SOURCES unit/test_replica_random.c USES raft/node base
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
+skv_test(NAME test_replica_recover SOURCES unit/test_replica_recover.c USES raft/node base
+    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 120)

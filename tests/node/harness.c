@@ -336,13 +336,17 @@ void harness_stop(struct harness *harness, uint32_t number)
     }
 }
 
-void harness_wipe(struct harness *harness, uint32_t number)
+void harness_swap_disk(struct harness *harness, uint32_t number, struct fake_vfs *disk)
 {
     struct slot *slot = &harness->slots[number];
     ASSERT(slot->replica == NULL);
     fake_vfs_destroy(slot->disk);
-    slot->disk = fake_vfs_create(rng_next(&harness->rng));
-    slot->applied = (struct raft_position){0, 0};
+    slot->disk = disk;
+}
+
+void harness_wipe(struct harness *harness, uint32_t number)
+{
+    harness_swap_disk(harness, number, fake_vfs_create(rng_next(&harness->rng)));
 }
 
 struct harness *harness_create(const struct harness_options *options)

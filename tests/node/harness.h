@@ -87,6 +87,8 @@ void harness_crash(struct harness *harness, uint32_t slot, enum fake_crash how);
 void harness_stop(struct harness *harness, uint32_t slot);
 /* A new, empty disk under a slot that is down. */
 void harness_wipe(struct harness *harness, uint32_t slot);
+/* Another disk under a slot that is down; takes it. */
+void harness_swap_disk(struct harness *harness, uint32_t slot, struct fake_vfs *disk);
 /* NULL while the slot is down. */
 struct replica *harness_replica(struct harness *harness, uint32_t slot);
 struct state_machine *harness_machine_of(struct harness *harness, uint32_t slot);
@@ -130,6 +132,8 @@ void harness_transfer(struct harness *harness, uint32_t slot, uint64_t target, n
                       void *context);
 /* 0 when the slot is down. */
 uint64_t harness_applied(struct harness *harness, uint32_t slot);
+/* Log time of the newest command this slot applied since it started. */
+uint64_t harness_log_time_ms(struct harness *harness, uint32_t slot);
 /* All members that are up have applied up to the same index, which is at least `index`. */
 bool harness_wait_applied(struct harness *harness, uint64_t index, uint64_t limit_ns);
 

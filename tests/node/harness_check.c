@@ -40,13 +40,21 @@ static struct applied_entry *applied_at(struct harness *harness, uint64_t index)
 }
 
 /* Commands of one entry are consecutive in the batch: their checksum stands for the entry. */
-static void note_entry(struct slot *slot, struct raft_position position, uint32_t checksum)
+static void note_entry(struct slot *slot, struct raft_position position, uint64_t time_ms,
+                       uint32_t checksum)
 {
     struct applied_entry *entry = applied_at(slot->harness, position.index);
     if (!entry->known) {
-        entry->known = true;
-        entry->term = position.term;
-        entry->checksum = checksum;
+        const struct applied_entry *before = entry;
+        do {
+            before--;
+        } while (before > slot->harness->applied && !before->known);
+        if (before->known && before->time_ms > time_ms) {
+            VIOLATION(slot, "log time goes back at entry %" PRIu64 ": %" PRIu64 " after %" PRIu64,
+                      position.index, time_ms, before->time_ms);
+        }
+        *entry = (struct applied_entry){
+            .known = true, .term = position.term, .checksum = checksum, .time_ms = time_ms};
         slot->harness->counters.entries_applied++;
     } else if (entry->term != position.term || entry->checksum != checksum) {
         VIOLATION(slot, "entry %" PRIu64 " applied as term %" PRIu64 " checksum %08x, was %" PRIu64 " %08x",
@@ -87,7 +95,7 @@ static void check_batch(struct slot *slot, const struct sm_batch *batch)
             sum = command_checksum(sum, &batch->commands[i]);
             i++;
         }
-        note_entry(slot, position, sum);
+        note_entry(slot, position, slot->time_ms, sum);
         index = position.index;
     }
     slot->applied = batch->last;
@@ -259,6 +267,11 @@ int harness_wait_leader(struct harness *harness, uint64_t limit_ns)
 uint64_t harness_applied(struct harness *harness, uint32_t slot)
 {
     return harness->slots[slot].replica == NULL ? 0 : harness->slots[slot].applied.index;
+}
+
+uint64_t harness_log_time_ms(struct harness *harness, uint32_t slot)
+{
+    return harness->slots[slot].time_ms;
 }
 
 static bool all_applied(struct harness *harness, void *context)

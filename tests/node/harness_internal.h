@@ -37,7 +37,8 @@ struct slot {
 /* What was applied at an index, by whoever came first. */
 struct applied_entry {
     uint64_t term;
-    uint32_t checksum; /* of its commands and their time; 0 while only Raft's own entry is known */
+    uint32_t checksum; /* of its commands and their time */
+    uint64_t time_ms;
     bool known;
 };
 

@@ -5,6 +5,7 @@
  *   raft_suite --test NAME --seeds K       K seeds, from --seed (default 1) on
  *   raft_suite                             every course test with seed 1; at most 600 s of virtual time in all
  *   raft_suite --test Planted              every planted fault is found by the swarm within some seeds
+ *   raft_suite --test Swarm --must-fail    with a core that was built with a fault: succeeds when the swarm finds it
  *   --trace                                everything that happens, on stderr
  *
  * Prints per run: name, virtual and real seconds, peers, RPCs, bytes, entries committed, seed. A failure prints the seed and
@@ -23,7 +24,8 @@
 
 enum {
     SUITE_SEEDS = 3,     /* a test's default: 1 .. 3 */
-    SWARM_SEEDS = 200,   /* 1 .. 200 */
+    SWARM_SEEDS = 500,   /* 1 .. 500 */
+    MUTANT_SEEDS = 3000, /* within which it must find a fault in the core */
     PLANTED_SEEDS = 400, /* within which the swarm must find a planted fault */
 };
 #define SUITE_LIMIT_NS (600 * SIM_S)
@@ -76,6 +78,7 @@ struct arguments {
     uint64_t seed;
     uint64_t seeds;
     const char *plant;
+    bool must_fail;
     bool list;
     bool trace;
 };
@@ -165,15 +168,17 @@ static int run_swarm(const struct arguments *arguments)
 }
 
 /* In a child, since finding a fault ends the process. True when the run failed, as it should. */
-static bool is_found(enum sim_plant plant)
+static bool is_found(enum sim_plant plant, uint64_t seeds)
 {
     (void)fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
-        (void)freopen("/dev/null", "w", stderr);
-        (void)freopen("/dev/null", "w", stdout);
+        (void)dup2(STDOUT_FILENO, STDERR_FILENO); /* how it was found is news, not an error */
         struct swarm_result sum = {0};
-        for (uint64_t seed = 1; seed <= PLANTED_SEEDS; seed++) {
+        for (size_t i = 0; swarm_regressions[i] != 0; i++) {
+            swarm_run(swarm_regressions[i], plant, &sum);
+        }
+        for (uint64_t seed = 1; seed <= seeds; seed++) {
             swarm_run(seed, plant, &sum);
         }
         _exit(0);
@@ -190,8 +195,8 @@ static int run_planted(void)
 {
     int missed = 0;
     for (int i = SIM_PLANT_NONE + 1; i < SIM_PLANT_COUNT; i++) {
-        bool found = is_found((enum sim_plant)i);
-        printf("planted fault %-20s %s\n", plants[i], found ? "found" : "NOT FOUND");
+        bool found = is_found((enum sim_plant)i, PLANTED_SEEDS);
+        printf("planted fault %s: %s\n\n", plants[i], found ? "found" : "NOT FOUND");
         missed += !found;
     }
     if (missed > 0) {
@@ -200,8 +205,22 @@ static int run_planted(void)
     return missed > 0;
 }
 
+static int run_must_fail(const struct arguments *arguments)
+{
+    uint64_t seeds = arguments->seeds == 0 ? MUTANT_SEEDS : arguments->seeds;
+    if (is_found(SIM_PLANT_NONE, seeds)) {
+        printf("found, as it should be\n");
+        return 0;
+    }
+    (void)fprintf(stderr, "FAIL: %" PRIu64 " seeds of the swarm do not find the fault\n", seeds);
+    return 1;
+}
+
 static int run_named(const struct arguments *arguments)
 {
+    if (arguments->must_fail) {
+        return run_must_fail(arguments);
+    }
     if (strcmp(arguments->test, "Swarm") == 0) {
         return run_swarm(arguments);
     }
@@ -238,6 +257,8 @@ int main(int argc, char **argv)
          .placeholder = "K", .help = "How many seeds; 0: the default."},
         {.name = "plant", .kind = FLAG_STRING, .value = &arguments.plant, .placeholder = "FAULT",
          .help = "Swarm: a fault to be planted."},
+        {.name = "must-fail", .kind = FLAG_BOOL, .value = &arguments.must_fail,
+         .help = "Swarm: succeed when a seed fails."},
         {.name = "list", .kind = FLAG_BOOL, .value = &arguments.list, .help = "List the tests."},
         {.name = "trace", .kind = FLAG_BOOL, .value = &arguments.trace,
          .help = "Print everything that happens."},

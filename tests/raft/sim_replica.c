@@ -118,6 +118,11 @@ static void check_commit(struct sim_replica *replica, const struct raft_status *
     }
     if (as_leader) {
         uint64_t term = raft_core_term_at(replica->core, status->commit);
+        if (term != leader_term) { /* paper 5.4.2, figure 8 */
+            sim_fail("replica %" PRIu64 " leads term %" PRIu64 " and commits %" PRIu64
+                     " of term %" PRIu64 " by counting",
+                     replica->id, leader_term, status->commit, term);
+        }
         check_quorum(replica, (struct raft_position){.index = status->commit, .term = term});
     }
 }
@@ -563,7 +568,12 @@ int sim_replica_propose(struct sim_replica *replica, struct blob *payload,
 int sim_replica_change(struct sim_replica *replica, const struct raft_change *change,
                        struct raft_position *position)
 {
+    bool may_change = replica->status.read_ready;
     int error = raft_core_propose_change(replica->core, change, position);
+    if (error == 0 && !may_change) {
+        sim_fail("replica %" PRIu64 " changes the membership before it committed in its term",
+                 replica->id);
+    }
     sim_replica__after_input(replica);
     if (error == 0) {
         replica->cluster->counters.changes_started++;

@@ -238,7 +238,7 @@ static void make_snapshot(struct sim_replica *replica)
     sim_disk_membership_at(&replica->disk, replica->sm.applied.index, &on_disk);
     if (!raft_core_membership_at(replica->core, replica->sm.applied.index,
                                  &work->snapshot.membership) ||
-        work->snapshot.membership.count != on_disk.count ||
+        on_disk.count == 0 || work->snapshot.membership.count != on_disk.count ||
         memcmp(work->snapshot.membership.members, on_disk.members,
                on_disk.count * sizeof on_disk.members[0]) != 0) {
         sim_fail("replica %" PRIu64 " does not know the membership at %" PRIu64, replica->id,

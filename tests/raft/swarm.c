@@ -167,7 +167,7 @@ static void work(struct swarm *swarm)
     if (swarm->features.membership && rng_chance(&swarm->rng, 1, 12)) {
         change_membership(swarm);
     }
-    if (swarm->features.transfers && rng_chance(&swarm->rng, 1, 25)) {
+    if (swarm->features.transfers && rng_chance(&swarm->rng, 1, 15)) {
         transfer(swarm);
     }
 }

@@ -31,7 +31,7 @@ static void draw_features(struct rng *rng, struct swarm_features *features)
         .reads = rng_chance(rng, 2, 3),
         .snapshots = rng_chance(rng, 2, 3),
         .tight_limits = rng_chance(rng, 2, 3),
-        .lease = rng_chance(rng, 1, 4),
+        .lease = rng_chance(rng, 1, 3),
     };
 }
 

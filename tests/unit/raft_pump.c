@@ -184,8 +184,8 @@ static bool disk_write(struct pump_node *node, const struct pump_write *write)
         disk_chunk(node, write);
     }
     if (write->install != NULL) {
-        installed = !node->damage_next_install;
-        node->damage_next_install = false;
+        installed = node->installs_damaged == 0;
+        node->installs_damaged -= installed ? 0 : 1;
         if (installed) {
             disk_install(node, write->install);
         }

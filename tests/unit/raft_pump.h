@@ -39,8 +39,8 @@ struct pump_write {
 struct pump_node {
     struct raft_core *core; /* NULL: crashed or not a member */
     struct raft_core_options options;
-    bool disk_waits; /* writes stay unsynced until pump_sync */
-    bool damage_next_install;
+    bool disk_waits;           /* writes stay unsynced until pump_sync */
+    uint32_t installs_damaged; /* so many next ones are found not to be intact */
     bool log_gone; /* entries asked from this disk are gone, though the core does not know */
     struct pump_write *writes;
     size_t write_count;

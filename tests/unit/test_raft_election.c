@@ -117,6 +117,30 @@ static void test_s02_candidate_asks_and_counts_itself_after_its_sync_only(void *
     pump_destroy(pump);
 }
 
+/* What completes may be an older write: it says nothing of the vote. */
+static void test_s02_older_write_does_not_make_the_own_vote_durable(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(2, NULL);
+    pump->nodes[1].disk_waits = true;
+    struct raft_entry entry = pump_entry(1, 1, "a");
+    struct raft_message append = pump_message(RAFT_MSG_APPEND, 2, 1, 1);
+    append.entries = &entry;
+    append.entry_count = 1;
+    pump_step(pump, &append);
+    struct raft_message now = pump_message(RAFT_MSG_TIMEOUT_NOW, 2, 1, 1);
+    pump_step(pump, &now);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_CANDIDATE);
+    assert_int_equal(pump->nodes[1].write_count, 2);
+    struct raft_message grant = pump_message(RAFT_MSG_VOTE_REPLY, 2, 1, 2);
+    pump_step(pump, &grant);
+    pump_sync(pump, 1, 1);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_CANDIDATE);
+    pump_sync(pump, 1, 1);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_LEADER);
+    pump_destroy(pump);
+}
+
 static void test_s03_heartbeat_does_not_clear_the_vote(void **state)
 {
     (void)state;
@@ -402,6 +426,7 @@ int main(void)
         cmocka_unit_test(test_s01_vote_lost_in_a_crash_was_never_sent),
         cmocka_unit_test(test_s02_vote_is_answered_after_its_sync_only),
         cmocka_unit_test(test_s02_candidate_asks_and_counts_itself_after_its_sync_only),
+        cmocka_unit_test(test_s02_older_write_does_not_make_the_own_vote_durable),
         cmocka_unit_test(test_s03_heartbeat_does_not_clear_the_vote),
         cmocka_unit_test(test_s04_leader_votes_for_nobody_in_its_term),
         cmocka_unit_test(test_s05_isolated_replica_returns_without_a_higher_term),

@@ -207,7 +207,7 @@ static void rare_step(struct history *history, uint64_t id)
         pump_collect(pump, id);
         break;
     default:
-        pump->nodes[id].damage_next_install = rng_chance(&history->rng, 1, 4);
+        pump->nodes[id].installs_damaged = rng_chance(&history->rng, 1, 4) ? 1 : 0;
         break;
     }
 }
@@ -282,7 +282,7 @@ static void come_together(struct history *history)
     memset(pump->cut, 0, sizeof(pump->cut));
     for (uint64_t id = 1; id <= 5; id++) {
         pump->nodes[id].disk_waits = false;
-        pump->nodes[id].damage_next_install = false;
+        pump->nodes[id].installs_damaged = 0;
         if (pump->nodes[id].core == NULL) {
             pump_restart(pump, id);
         }

@@ -220,17 +220,17 @@ static void test_s34_late_echo_of_an_old_round_confirms_nothing(void **state)
 static void test_learner_does_not_confirm_a_round(void **state)
 {
     (void)state;
-    struct pump *pump = pump_create(3, NULL);
+    struct pump *pump = pump_create(2, NULL);
     pump_elect(pump, 1);
-    struct raft_change change = {.kind = RAFT_ADD_LEARNER, .id = 4, .address = "four:4"};
+    struct raft_change change = {.kind = RAFT_ADD_LEARNER, .id = 3, .address = "three:3"};
     struct raft_position position;
-    pump_add_blank(pump, 4);
+    pump_add_blank(pump, 3);
     assert_int_equal(raft_core_propose_change(pump->nodes[1].core, &change, &position), ERR_OK);
     pump_settle(pump);
     pump_isolate(pump, 2, true);
-    pump_isolate(pump, 3, true);
     ask(pump, 1, 1);
     pump_settle(pump);
+    pump_tick_all(pump, 2); /* heartbeats carry the round to the learner too */
     assert_int_equal(pump->nodes[1].read_count, 0);
     pump_destroy(pump);
 }

@@ -259,6 +259,17 @@ static void test_s13_previous_zero_or_compacted_is_accepted(void **state)
     assert_int_equal(pump_status(pump, 1).last.index, 4);
     assert_int_equal(pump_status(pump, 1).commit, 4);
     assert_int_equal(pump_find(pump, RAFT_MSG_APPEND_REPLY, 2)->message.position.index, 4);
+    /* From the middle of what was compacted. */
+    pump_drop_wire(pump);
+    message = append_of(2, 1, 3, (struct raft_position){1, 1}, entries + 1, 3, 4);
+    pump_step(pump, &message);
+    assert_false(pump_find(pump, RAFT_MSG_APPEND_REPLY, 2)->message.reject);
+    struct raft_entry five = pump_entry(5, 3, "e");
+    struct raft_entry longer[] = {entries[1], entries[2], entries[3], five};
+    message = append_of(2, 1, 3, (struct raft_position){1, 1}, longer, 4, 4);
+    pump_step(pump, &message);
+    pump_sync(pump, 1, 9);
+    assert_int_equal(pump_status(pump, 1).last.index, 5);
     /* Wholly below the commit index. */
     pump_drop_wire(pump);
     message = append_of(2, 1, 3, (struct raft_position){0, 0}, entries, 1, 4);
@@ -282,6 +293,8 @@ static void test_s14_match_next_and_commit_never_fall(void **state)
     pump_step(pump, &old);
     struct raft_message beyond = old;
     beyond.position = (struct raft_position){999, 1};
+    pump_step(pump, &beyond);
+    beyond.position.term = 0;
     pump_step(pump, &beyond);
     struct raft_message other_term = old;
     other_term.position = (struct raft_position){2, 9};
@@ -323,6 +336,36 @@ static void test_s15_stale_rejection_is_recognised(void **state)
     pump_destroy(pump);
 }
 
+static void test_s15_probe_believes_only_the_answer_to_itself(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, NULL);
+    pump_elect(pump, 1);
+    for (int i = 0; i < 5; i++) {
+        pump_commit(pump, 1, "x");
+    }
+    pump_isolate(pump, 3, true);
+    for (uint64_t id = 1; id <= 2; id++) {
+        pump_restart(pump, id);
+    }
+    pump_elect(pump, 1);
+    struct raft_progress before = pump_progress(pump, 1, 3);
+    assert_int_equal(before.mode, RAFT_PROBE);
+    assert_true(before.next > before.match + 3);
+    struct raft_message stale =
+        pump_message(RAFT_MSG_APPEND_REPLY, 3, 1, pump_status(pump, 1).term);
+    stale.reject = true;
+    stale.position = (struct raft_position){2, 1};
+    stale.hint = (struct raft_position){1, 0};
+    pump_step(pump, &stale);
+    assert_int_equal(pump_progress(pump, 1, 3).next, before.next);
+    stale.position = (struct raft_position){before.next - 1, 1};
+    stale.hint = (struct raft_position){3, 0};
+    pump_step(pump, &stale);
+    assert_int_equal(pump_progress(pump, 1, 3).next, 3);
+    pump_destroy(pump);
+}
+
 static void test_conflicting_terms_are_backed_over_in_few_steps(void **state)
 {
     (void)state;
@@ -349,6 +392,10 @@ static void test_conflicting_terms_are_backed_over_in_few_steps(void **state)
     for (int i = 0; i < 60; i++) {
         pump_commit(pump, leader, "other");
     }
+    /* The leader of another term does not know how far 3 is. */
+    pump_restart(pump, 1);
+    pump_restart(pump, 2);
+    leader = pump_wait_leader(pump);
     pump_isolate(pump, 3, false);
     uint64_t before = pump->sent_of_kind[RAFT_MSG_APPEND];
     pump_tick_all(pump, 4);
@@ -662,6 +709,7 @@ int main(void)
         cmocka_unit_test(test_s13_previous_zero_or_compacted_is_accepted),
         cmocka_unit_test(test_s14_match_next_and_commit_never_fall),
         cmocka_unit_test(test_s15_stale_rejection_is_recognised),
+        cmocka_unit_test(test_s15_probe_believes_only_the_answer_to_itself),
         cmocka_unit_test(test_conflicting_terms_are_backed_over_in_few_steps),
         cmocka_unit_test(test_s16_oversized_first_entry_travels_alone),
         cmocka_unit_test(test_s16_appends_keep_to_the_byte_limit_exactly),

@@ -332,6 +332,16 @@ static void test_s26_missing_repeated_and_foreign_chunks(void **state)
     bad.chunk = BYTES_EMPTY;
     pump_step(pump, &bad);
     assert_int_equal(pump->nodes[1].write_count, 0);
+    /* The middle of a newer one, whose start was lost, does not end what is under way. */
+    struct raft_snapshot newer = snapshot_of(pump, OTHER_ID, (struct raft_position){11, 3}, BYTES);
+    struct raft_message lost = chunk_of(&newer, 2, 1, 5, 10, bytes, 10);
+    pump_drop_wire(pump);
+    pump_step(pump, &lost);
+    assert_int_equal(answer_to(pump, 2).chunk_offset, 0);
+    struct raft_message second = chunk_of(&snapshot, 2, 1, 5, 10, bytes, 10);
+    pump_step(pump, &second);
+    pump_sync(pump, 1, 9);
+    assert_int_equal(answer_to(pump, 2).chunk_offset, 20);
     /* Another leader with another snapshot, in its middle and from its start. */
     uint8_t other[BYTES];
     fill(other, OTHER_ID);
@@ -412,12 +422,24 @@ static void test_s26_damaged_snapshot_is_sent_anew(void **state)
     struct pump *pump = leader_without_the_log(5);
     pump_snapshot(pump, 1, SNAPSHOT_ID, BYTES);
     pump_isolate(pump, 3, false);
-    pump->nodes[3].damage_next_install = true;
+    pump->nodes[3].installs_damaged = 1;
     pump_tick_all(pump, 2);
-    assert_false(pump->nodes[3].damage_next_install);
+    assert_int_equal(pump->nodes[3].installs_damaged, 0);
     pump_tick_all(pump, 25);
     assert_int_equal(pump->nodes[3].applied, pump_status(pump, 1).last.index);
     assert_in_range(pump->sent_of_kind[RAFT_MSG_SNAPSHOT], 6, 8);
+    pump_destroy(pump);
+}
+
+static void test_s26_snapshot_damaged_for_good_is_not_sent_in_a_tight_loop(void **state)
+{
+    (void)state;
+    struct pump *pump = leader_without_the_log(5);
+    pump_snapshot(pump, 1, SNAPSHOT_ID, BYTES);
+    pump_isolate(pump, 3, false);
+    pump->nodes[3].installs_damaged = 1000000;
+    pump_tick_all(pump, 10);
+    assert_in_range(pump->sent_of_kind[RAFT_MSG_SNAPSHOT], 3, 3 * 10);
     pump_destroy(pump);
 }
 
@@ -574,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_s26_lost_chunk_and_lost_answer_are_sent_again),
         cmocka_unit_test(test_s26_follower_that_restarts_gets_it_from_the_start),
         cmocka_unit_test(test_s26_damaged_snapshot_is_sent_anew),
+        cmocka_unit_test(test_s26_snapshot_damaged_for_good_is_not_sent_in_a_tight_loop),
         cmocka_unit_test(test_s27_snapshot_carries_the_membership),
         cmocka_unit_test(test_s28_log_is_kept_behind_a_snapshot_that_is_being_sent),
         cmocka_unit_test(test_s28_dead_follower_does_not_hold_the_log),

@@ -163,6 +163,10 @@ static void start_slot(struct storm *storm, uint32_t slot)
     if (harness_is_up(storm->harness, slot)) {
         return;
     }
+    if (!storm->over && rng_chance(harness_rng(storm->harness), 1, 4)) { /* power fails again while it recovers */
+        fake_vfs_halt_at(harness_disk(storm->harness, slot),
+                         rng_between(harness_rng(storm->harness), 1, 15));
+    }
     int error = harness_start(storm->harness, slot);
     if (error != ERR_OK && error != ERR_IO) { /* ERR_IO: a fault struck again during the start */
         fprintf(stderr, "slot %u does not start: %s: %s\n", slot, err_text(error),
