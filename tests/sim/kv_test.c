@@ -77,7 +77,7 @@ static void check_log_sizes(const struct group *group)
     for (uint32_t i = 0; i < group->server_count; i++) {
         struct node_status status;
         node_status(server_node(&group->servers[i]), &status);
-        SIM_CHECK_CMP(status.log_bytes, <=, 8 * KV_FLUSH_LOG_BYTES);
+        SIM_CHECK_CMP(status.log_bytes, <=, KV_LOG_BYTES_MAX);
     }
 }
 

@@ -6,8 +6,11 @@
 
 enum {
     KV_SHARDS = 10,
-    KV_FLUSH_LOG_BYTES = 32 * 1024, /* for tests with snapshots: what the course calls maxraftstate. A segment of the log is
-                                      * at least 64 KiB, so that 8 times this is four of them */
+    KV_FLUSH_LOG_BYTES = 32 * 1024, /* for tests with snapshots: what the course calls maxraftstate */
+    KV_SEGMENT_BYTES = 64 * 1024,   /* the smallest there are */
+    /* Kept for followers that still need it (eight flushes, replica_compact.c), since the last flush, and what rounding to
+     * segments adds at both ends. */
+    KV_LOG_BYTES_MAX = 9 * KV_FLUSH_LOG_BYTES + 2 * KV_SEGMENT_BYTES,
 };
 
 struct cluster *kv_cluster(uint32_t servers, bool unreliable, bool snapshots);
