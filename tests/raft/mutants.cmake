@@ -83,8 +83,6 @@ raft_mutant(read_before_the_first_commit read.c
     "if (!core__read_ready(core)) {" "if (false) {")
 raft_mutant(lease_kept_on_transfer transfer.c
     "core->lease_forfeited = true;" "")
-raft_mutant(lease_too_long read.c
-    "(core->options.election_ticks - 1) * 9 / 10" "core->options.election_ticks * 3")
 raft_mutant(votes_while_the_leader_is_heard election.c
     "return core->state == RAFT_LEADER || core->leader_silence < core->options.election_ticks;" "return false;")
 raft_mutant(read_confirmed_by_anyone progress.c

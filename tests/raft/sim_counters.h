@@ -54,6 +54,7 @@
     X(messages_reordered,       true,  "messages reordered")                                       \
     X(partitions,               true,  "partitions made")                                          \
     X(one_way_cuts,             true,  "one-way cuts made")                                        \
+    X(link_cuts,                true,  "single links cut")                                        \
     X(disk_stalls,              true,  "disk stalls")
 
 struct sim_counters {

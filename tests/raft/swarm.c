@@ -15,6 +15,7 @@ struct swarm {
     struct rng rng;
     struct swarm_features features;
     struct sim_cluster *cluster;
+    uint64_t quiet_steps; /* without proposals: logs become equal, and anybody may be elected */
     bool started[SIM_REPLICAS_MAX]; /* ever; those stay part of the world, members or not */
 };
 
@@ -73,13 +74,51 @@ static void read_at(struct swarm *swarm, uint32_t slot)
 static void read_somewhere(struct swarm *swarm)
 {
     read_at(swarm, rng_chance(&swarm->rng, 1, 10) ? any_slot(swarm) : some_leader(swarm));
-    uint64_t newest = swarm->cluster->checker.term_max;
-    for (uint32_t slot = 0; slot < swarm->cluster->options.servers; slot++) {
+}
+
+/* A leader of an older term than the newest that still believes to lead: where stale reads come from. */
+static bool has_deposed(struct sim_cluster *cluster, const void *context)
+{
+    uint32_t *found = *(uint32_t *const *)context;
+    for (uint32_t slot = 0; slot < cluster->options.servers; slot++) {
         uint64_t term;
-        if (sim_leads(swarm->cluster, slot, &term) && term < newest) {
-            read_at(swarm, slot); /* a deposed leader that does not know: where stale reads come from */
-            swarm->cluster->counters.reads_at_deposed++;
+        if (sim_leads(cluster, slot, &term) && term < cluster->checker.term_max) {
+            *found = slot;
+            return true;
         }
+    }
+    return false;
+}
+
+/* Writes at the new leader and reads at the old one, in turns, as long as the old one does not know. */
+static void provoke_stale_reads(struct swarm *swarm)
+{
+    struct sim_cluster *cluster = swarm->cluster;
+    uint32_t deposed = 0;
+    uint32_t *found = &deposed;
+    for (unsigned i = 0; i < 20 && has_deposed(cluster, &found); i++) {
+        for (uint32_t slot = 0; slot < cluster->options.servers; slot++) {
+            uint64_t term;
+            if (sim_leads(cluster, slot, &term) && term == cluster->checker.term_max) {
+                (void)sim_propose(cluster, slot, sim_value(cluster), sizeof(uint64_t), NULL);
+            }
+        }
+        read_at(swarm, deposed);
+        cluster->counters.reads_at_deposed++;
+        sim_cluster_run(cluster, 3 * SIM_MS);
+    }
+}
+
+/* Lets time pass, and makes use of it when there are two leaders. */
+static void pass_time(struct swarm *swarm, uint64_t duration_ns)
+{
+    uint32_t deposed = 0;
+    uint32_t *found = &deposed;
+    if (swarm->features.reads &&
+        sim_cluster_run_until(swarm->cluster, duration_ns, has_deposed, &found)) {
+        provoke_stale_reads(swarm);
+    } else if (!swarm->features.reads) {
+        sim_cluster_run(swarm->cluster, duration_ns);
     }
 }
 
@@ -158,7 +197,11 @@ static void transfer(struct swarm *swarm)
 
 static void work(struct swarm *swarm)
 {
-    if (rng_chance(&swarm->rng, 2, 3)) {
+    if (swarm->quiet_steps > 0) {
+        swarm->quiet_steps--;
+    } else if (rng_chance(&swarm->rng, 1, 40)) {
+        swarm->quiet_steps = rng_between(&swarm->rng, 5, 40);
+    } else if (rng_chance(&swarm->rng, 2, 3)) {
         propose(swarm);
     }
     if (swarm->features.reads && rng_chance(&swarm->rng, 1, 2)) {
@@ -204,6 +247,17 @@ static void cut_one_way(struct swarm *swarm)
             cluster->net.cut[from][to] = true;
         }
     }
+}
+
+/* One link: everybody else still hears both ends. */
+static void cut_link(struct swarm *swarm)
+{
+    struct sim_cluster *cluster = swarm->cluster;
+    uint32_t one = some_leader(swarm);
+    uint32_t other = any_slot(swarm);
+    cluster->counters.link_cuts++;
+    cluster->net.cut[one][other] = true;
+    cluster->net.cut[other][one] = true;
 }
 
 static bool is_writing(struct sim_cluster *cluster, const void *context)
@@ -279,6 +333,9 @@ static void faults(struct swarm *swarm)
     }
     if (swarm->features.one_way && rng_chance(&swarm->rng, 1, 30)) {
         cut_one_way(swarm);
+    }
+    if (swarm->features.links && rng_chance(&swarm->rng, 1, 20)) {
+        cut_link(swarm);
     }
     if (rng_chance(&swarm->rng, 1, 20)) {
         sim_net_heal(&swarm->cluster->net);
@@ -458,7 +515,7 @@ void swarm_run(uint64_t seed, enum sim_plant plant, struct swarm_result *sum)
     }
     uint64_t steps = rng_between(&swarm.rng, 100, 300);
     for (uint64_t i = 0; i < steps; i++) {
-        sim_cluster_run(cluster, rng_below(&swarm.rng, 40 * SIM_MS));
+        pass_time(&swarm, rng_below(&swarm.rng, 40 * SIM_MS));
         work(&swarm);
         faults(&swarm);
         if (i % 32 == 0) {

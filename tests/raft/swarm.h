@@ -13,6 +13,7 @@ struct swarm_features {
     bool stragglers;
     bool partitions;
     bool one_way;
+    bool links;
     bool crashes;
     bool slow_disks;
     bool stalls;
