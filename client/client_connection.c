@@ -31,6 +31,8 @@ static void stream_closed(void *context, struct rpc_stream *stream, int error, c
     struct skv_client *client = connection->client;
     (void)error;
     (void)text;
+    /* While it is still listed: once it is not, skv_close goes on to rpc_destroy. */
+    rpc_channel_destroy(connection->channel);
     pthread_mutex_lock(&client->mutex);
     struct connection **link = &client->connections;
     while (*link != connection) {
@@ -39,7 +41,6 @@ static void stream_closed(void *context, struct rpc_stream *stream, int error, c
     *link = connection->next;
     router_connection_lost(client->router, connection->id, clock_now_ns(client->clock));
     pthread_mutex_unlock(&client->mutex);
-    rpc_channel_destroy(connection->channel);
     rpc_stream_unref(stream);
     free(connection);
     client__pump(client);

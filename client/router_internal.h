@@ -72,7 +72,8 @@ struct command {
     uint32_t batch_index;
     uint32_t hops;
     uint32_t holds;
-    uint32_t timeouts; /* attempts that nothing ended but time: a connection that broke says nothing about load */
+    uint32_t timeouts; /* attempts that nothing ended but time: a connection that broke says nothing
+                          about load */
     bool maybe_executed;
     int last_error;
     /* once ended */
