@@ -25,8 +25,7 @@ struct program {
     struct move_service *moves;
 };
 
-/* The state machine's own folder within --data. The node locks --data before anything else may open
- * it. */
+/* The state machine's own folder within --data. */
 static enum server_exit open_machine(struct program *program)
 {
     char path[VFS_PATH_BYTES_MAX];
@@ -46,10 +45,14 @@ static enum server_exit open_machine(struct program *program)
         error = kv_machine_create(&options, &program->machine, why, sizeof why);
     }
     if (error != 0) {
-        bool locked = strstr(why, "lock") != NULL || strstr(why, "LOCK") != NULL;
+        if (strstr(why, "/LOCK: ") != NULL) { /* RocksDB has words for it, no code */
+            server_main_complain("--data=%s: in use by another process",
+                                 program->server.settings.data);
+            return SERVER_EXIT_LOCKED;
+        }
         server_main_complain("--data=%s: cannot open the state: %s", program->server.settings.data,
                              why[0] != '\0' ? why : err_text(error));
-        return locked ? SERVER_EXIT_LOCKED : server_exit_of_error(error);
+        return server_exit_of_error(error);
     }
     return SERVER_EXIT_OK;
 }

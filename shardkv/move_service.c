@@ -12,6 +12,7 @@
 #include "proto/messages.h"
 #include "proto/methods.h"
 #include "shardkv/kv_command.h"
+#include "shardkv/store_failure.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -195,6 +196,7 @@ static bool read_job(void *context, bool stopping)
                          : kv_move_read(call->service->options.machine, call->request.shard,
                                         call->request.config_number, call->request.to_group,
                                         buf_view(&call->after_row), call->bytes_max, &rows);
+    error = store_failure_stop(error, "move_read");
     reply_read(call->service, call->call, error, &rows);
     buf_deinit(&rows.rows);
     buf_deinit(&rows.last_row);
@@ -272,6 +274,7 @@ static bool freeze_job(void *context, bool stopping)
     int error =
         stopping ? ERR_SHUTDOWN
                  : kv_move_scan_step(call->service->options.machine, &call->scan, MOVE_SCAN_ROWS);
+    error = store_failure_stop(error, "move_totals");
     if (error == 0 && !call->scan.done) {
         return false;
     }

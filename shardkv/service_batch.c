@@ -8,6 +8,7 @@
  * A block counts from `message` until its answer was taken by the stream, or the stream is closed.
  */
 #include "shardkv/service_internal.h"
+#include "shardkv/store_failure.h"
 
 #include "base/assert.h"
 #include "base/log.h"
@@ -197,7 +198,8 @@ static void read_serve(void *context, int error)
     struct block_call *call = context;
     struct buf answer = {0};
     if (error == 0) {
-        error = kv_machine_read(call->stream->service->options.machine, call->block, &answer);
+        error = store_failure_stop(
+            kv_machine_read(call->stream->service->options.machine, call->block, &answer), "get");
     }
     call_finish(call, error, buf_view(&answer));
     buf_deinit(&answer);

@@ -1,5 +1,6 @@
 /* Kv's unary methods. Each is a block of one operation and goes the way of all blocks. */
 #include "shardkv/service_internal.h"
+#include "shardkv/store_failure.h"
 
 #include "base/assert.h"
 #include "proto/methods.h"
@@ -80,7 +81,9 @@ static void read_serve(void *context, int error)
     struct unary *unary = context;
     struct buf answer = {0};
     if (error == 0) {
-        error = kv_machine_read(unary->service->options.machine, blob_view(unary->block), &answer);
+        error = store_failure_stop(
+            kv_machine_read(unary->service->options.machine, blob_view(unary->block), &answer),
+            "get");
     }
     finish(unary, error, buf_view(&answer));
     buf_deinit(&answer);
