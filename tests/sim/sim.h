@@ -40,6 +40,9 @@ struct sim_host {
     uint32_t incarnation;             /* grows when a process ends */
     bool up;
     bool dying;
+    uint64_t paused_until_ns; /* as SIGSTOP: nothing of it happens before */
+    uint32_t tick_percent;    /* how long its replica's ticks are: 100 is right. Drawn anew at every start when the world's
+                               * clocks drift */
     struct fake_vfs *disk; /* NULL for clients */
     struct rpc_server *listener; /* NULL: nothing listens */
     struct node *node;           /* NULL: no replica runs */
@@ -77,6 +80,7 @@ struct sim_world {
     struct rng rng;  /* of network, latencies and crashes */
     struct rng seeds; /* what rng_seed_from_system gives */
     struct sim_net net;
+    uint32_t drift_percent; /* of replicas' clocks, both ways */
     struct sim_host *hosts[SIM_HOSTS_MAX];
     uint32_t host_count;
     bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* [from][to] */
@@ -156,6 +160,10 @@ void sim_host_die(struct sim_host *host);
 /* After them: events and connections of the process are gone, its disk loses what `lose` allows. */
 void sim_host_dead(struct sim_host *host, enum fake_crash lose);
 void sim_host_boot(struct sim_host *host);
+
+/* Nothing of the host's happens for so long; what comes for it waits. */
+void sim_host_pause(struct sim_host *host, uint64_t duration_ns);
+bool sim_host_is_paused(const struct sim_host *host);
 
 /* ---- partitions --------------------------------------------------------------------------------------------- */
 

@@ -129,7 +129,7 @@ int main(int argc, char **argv)
                   : choice.trace > 1 ? LOG_INFO
                                      : LOG_ERROR);
     const struct suite_list lists[] = {suite_kvraft(), suite_kvraft_faults(), suite_rsm(), suite_shardkv(),
-                                        suite_shardkv_changes()};
+                                        suite_shardkv_changes(), suite_swarm()};
     size_t ran = 0;
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
         for (size_t j = 0; j < lists[i].count; j++) {

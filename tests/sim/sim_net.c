@@ -281,7 +281,9 @@ static void pipe_deliver(struct conn *conn, enum conn_side side)
         return;
     }
     uint64_t now_ns = sim_now_ns();
-    if (to->host != NULL && sim_is_cut(from->host, to->host)) {
+    bool held = to->host != NULL &&
+                (sim_is_cut(from->host, to->host) || sim_host_is_paused(to->host));
+    if (held) {
         pipe->stalled_ns = pipe->stalled_ns == 0 ? now_ns : pipe->stalled_ns;
         if (now_ns - pipe->stalled_ns > SIM_KEEPALIVE_NS) {
             conn_break(conn, false, 0);
@@ -386,6 +388,11 @@ static void datagram_arrive(void *context, void *payload)
 {
     struct sim_host *to = context;
     struct datagram *datagram = payload;
+    if (to->up && sim_host_is_paused(to)) { /* its kernel keeps it */
+        sim_after(NULL, to->paused_until_ns - sim_now_ns(), datagram_arrive, datagram_drop, context,
+                  payload);
+        return;
+    }
     if (to->up && !to->dying && !sim_is_cut(datagram->from, to)) {
         struct sim_host *former = sim_enter(to);
         node_frame_arrived(datagram->from, to, datagram->frame);

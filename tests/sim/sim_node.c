@@ -54,6 +54,8 @@ struct node {
     struct mail *first, *last;
     uint32_t mail_count;
     bool loop_planned;
+    uint64_t tick_ns; /* this host's idea of a tick */
+    uint64_t next_tick_ns;
     bool started;
     bool stopped;
     bool killed;
@@ -200,22 +202,34 @@ static void poll(struct node *node)
     sim_oracle_polled(node->host, node);
 }
 
-static void loop_run(void *context, void *payload)
+/* As run_ticks of node_threads.c: a leader lives through every tick that has passed, others catch up a little. */
+static void run_ticks(struct node *node)
 {
-    (void)payload;
-    struct node *node = context;
-    node->loop_planned = false;
-    if (node->host->dying || node->killed) {
+    uint64_t now_ns = sim_now_ns();
+    if (now_ns < node->next_tick_ns) {
         return;
     }
-    struct sim_host *former = sim_callback_enter(node->host);
+    uint64_t due = (now_ns - node->next_tick_ns) / node->tick_ns + 1;
+    node->next_tick_ns += due * node->tick_ns;
+    uint64_t most = node->published.role == NODE_LEADER
+                        ? 2 * (uint64_t)node->options.election_ticks
+                        : 1 + (uint64_t)node->options.election_ticks / 8;
+    due = due < most ? due : most;
+    for (uint64_t i = 0; i < due; i++) {
+        replica_tick(node->replica);
+    }
+}
+
+/* What changes what the replica knows comes before the ticks, what asks for something after them: see node_threads.c. Gives the
+ * requests. */
+static struct mail *take_news(struct node *node)
+{
     struct mail *mail = node->first;
+    struct mail *requests = NULL;
+    struct mail **requests_end = &requests;
     node->first = NULL;
     node->last = NULL;
     node->mail_count = 0;
-    /* What changes what the replica knows comes before what asks for something. */
-    struct mail *requests = NULL;
-    struct mail **requests_end = &requests;
     while (mail != NULL) {
         struct mail *next = mail->next;
         mail->next = NULL;
@@ -227,6 +241,14 @@ static void loop_run(void *context, void *payload)
         }
         mail = next;
     }
+    return requests;
+}
+
+static void loop_round(struct node *node)
+{
+    struct sim_host *former = sim_callback_enter(node->host);
+    struct mail *requests = take_news(node);
+    run_ticks(node);
     while (requests != NULL) {
         struct mail *next = requests->next;
         mail_take(node, requests);
@@ -236,6 +258,16 @@ static void loop_run(void *context, void *payload)
     sim_callback_leave(former);
 }
 
+static void loop_run(void *context, void *payload)
+{
+    (void)payload;
+    struct node *node = context;
+    node->loop_planned = false;
+    if (!node->host->dying && !node->killed) {
+        loop_round(node);
+    }
+}
+
 static void tick_run(void *context, void *payload)
 {
     (void)payload;
@@ -243,11 +275,8 @@ static void tick_run(void *context, void *payload)
     if (node->host->dying || node->killed || node->stopped) {
         return;
     }
-    struct sim_host *former = sim_callback_enter(node->host);
-    replica_tick(node->replica);
-    poll(node);
-    sim_callback_leave(former);
-    sim_after(node->host, node->options.tick_ns, tick_run, NULL, node, NULL);
+    loop_round(node);
+    sim_after(node->host, node->next_tick_ns - sim_now_ns(), tick_run, NULL, node, NULL);
 }
 
 /* ---- workers ------------------------------------------------------------------------------------------------- */
@@ -440,7 +469,9 @@ int __wrap_node_start(struct node *node)
 {
     node->started = true;
     loop_plan(node);
-    sim_after(node->host, sim_between(1, node->options.tick_ns), tick_run, NULL, node, NULL);
+    node->tick_ns = node->options.tick_ns * node->host->tick_percent / 100;
+    node->next_tick_ns = sim_now_ns() + sim_between(1, node->tick_ns);
+    sim_after(node->host, node->next_tick_ns - sim_now_ns(), tick_run, NULL, node, NULL);
     return ERR_OK;
 }
 

@@ -91,6 +91,13 @@ static void scheduled_run(void *context, void *payload, uint64_t tag)
         scheduled_drop(context, payload, tag);
         return;
     }
+    if (event->host != NULL && sim_host_is_paused(event->host)) { /* in the same order, afterwards */
+        sim_clock_add(&the_world->clock, &(struct sim_event){.at_ns = event->host->paused_until_ns,
+                                                             .run = scheduled_run,
+                                                             .drop = scheduled_drop,
+                                                             .payload = event});
+        return;
+    }
     struct sim_host *former = sim_enter(event->host);
     event->run(event->context, event->payload);
     sim_leave(former);
@@ -228,12 +235,26 @@ void sim_host_boot(struct sim_host *host)
     ASSERT(!host->up);
     host->up = true;
     host->dying = false;
+    host->paused_until_ns = 0;
+    host->tick_percent = (uint32_t)sim_between(100 - the_world->drift_percent,
+                                               100 + the_world->drift_percent);
+}
+
+void sim_host_pause(struct sim_host *host, uint64_t duration_ns)
+{
+    host->paused_until_ns = the_world->clock.now_ns + duration_ns;
+}
+
+bool sim_host_is_paused(const struct sim_host *host)
+{
+    return host->paused_until_ns > the_world->clock.now_ns;
 }
 
 void sim_host_die(struct sim_host *host)
 {
     ASSERT(host->up);
     host->dying = true;
+    host->paused_until_ns = 0; /* its destructors must run */
     conns_abandon(host);
     if (host->node != NULL) {
         sim_node_kill(host->node);

@@ -1,0 +1,221 @@
+/* Everything at once, drawn from the seed: shards that move, servers that crash, stop for a while or lose the network in one direction,
+ * clocks that drift, a network that loses and delays, administrators, clients of all keys. Afterwards all heals: the history is
+ * linearizable, every client has its answers, every group has taken the newest config, replicas are equal. */
+#include "sim/suite.h"
+
+#include "base/assert.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    SHARDS = 10,
+    CLIENTS = 8,
+    KEYS = 12,
+    DRIFT_PERCENT = 30,
+    FLUSH_BYTES = 16 * 1024,
+};
+
+#define STORM_NS (12 * SIM_S)
+#define CALM_NS  (40 * SIM_S)
+
+struct storm {
+    struct cluster *cluster;
+    struct linear_history *history;
+    struct clerk clerks[CLIENTS];
+    struct loop loops[CLIENTS];
+    struct admin_change change;
+    bool changing;
+    bool joined[CLUSTER_GROUPS_MAX];
+};
+
+static struct group *any_group(struct storm *storm)
+{
+    uint64_t number = sim_between(0, storm->cluster->group_count);
+    return number == storm->cluster->group_count ? &storm->cluster->controllers
+                                                 : &storm->cluster->groups[number];
+}
+
+static struct server *any_server(struct storm *storm)
+{
+    struct group *group = any_group(storm);
+    return &group->servers[sim_between(0, group->server_count - 1)];
+}
+
+/* ---- what can happen ---------------------------------------------------------------------------------------------- */
+
+static void change_config(struct storm *storm)
+{
+    struct cluster *cluster = storm->cluster;
+    if (storm->changing && !storm->change.ended) {
+        return; /* one administrator does one thing at a time */
+    }
+    uint32_t number = (uint32_t)sim_between(0, cluster->group_count - 1);
+    uint64_t id = cluster->groups[number].id;
+    uint32_t joined = 0;
+    for (uint32_t i = 0; i < cluster->group_count; i++) {
+        joined += storm->joined[i];
+    }
+    storm->changing = true;
+    if (!storm->joined[number]) {
+        admin_begin_join(cluster->admin, &id, 1, &storm->change);
+        storm->joined[number] = true;
+    } else if (joined > 1 && sim_between(0, 1) == 0) {
+        admin_begin_leave(cluster->admin, &id, 1, &storm->change);
+        storm->joined[number] = false;
+    } else {
+        admin_begin_move(cluster->admin, (uint32_t)sim_between(0, SHARDS - 1), id, &storm->change);
+    }
+}
+
+static void crash_something(struct storm *storm)
+{
+    if (sim_between(0, 3) == 0) {
+        group_crash(any_group(storm));
+    } else {
+        server_crash(any_server(storm));
+    }
+}
+
+static void start_everything(struct storm *storm)
+{
+    group_start(&storm->cluster->controllers);
+    for (uint32_t i = 0; i < storm->cluster->group_count; i++) {
+        group_start(&storm->cluster->groups[i]);
+    }
+}
+
+static void partition_something(struct storm *storm)
+{
+    struct group *group = any_group(storm);
+    switch (sim_between(0, 3)) {
+    case 0:
+        group_partition(group, (uint32_t)sim_between(0, (UINT64_C(1) << group->server_count) - 1));
+        break;
+    case 1:
+        server_isolate(storm->cluster, any_server(storm), true);
+        break;
+    case 2: /* one way, between any two hosts, clients too */
+        sim_cut(any_server(storm)->host,
+                storm->cluster->client_hosts[sim_between(0, CLIENTS - 1)], true);
+        break;
+    default: {
+        struct server *leader = group_leader(group);
+        if (leader != NULL) { /* it is heard by nobody of its group, but hears all */
+            for (uint32_t i = 0; i < group->server_count; i++) {
+                sim_cut(leader->host, group->servers[i].host, true);
+            }
+        }
+        break;
+    }
+    }
+}
+
+static void change_network(void)
+{
+    struct sim_world *world = sim_world();
+    world->net = sim_between(0, 1) == 0 ? sim_net_reliable() : sim_net_unreliable();
+    world->net.long_reordering = sim_between(0, 7) == 0;
+}
+
+static void something_happens(struct storm *storm)
+{
+    switch (sim_between(0, 9)) {
+    case 0:
+    case 1:
+    case 2:
+        change_config(storm);
+        break;
+    case 3:
+        crash_something(storm);
+        break;
+    case 4:
+    case 5:
+        start_everything(storm);
+        break;
+    case 6:
+        partition_something(storm);
+        break;
+    case 7:
+        sim_heal();
+        break;
+    case 8:
+        sim_host_pause(any_server(storm)->host, sim_between(1, 900) * SIM_MS);
+        break;
+    default:
+        change_network();
+        break;
+    }
+}
+
+/* ---- before and after ----------------------------------------------------------------------------------------------- */
+
+static void begin(struct storm *storm)
+{
+    struct cluster_options options = {.controllers = 3,
+                                      .groups = 3,
+                                      .replicas = sim_between(0, 2) == 0 ? 5 : 3,
+                                      .shards = SHARDS,
+                                      .flush_log_bytes = FLUSH_BYTES,
+                                      .joined = true};
+    sim_world()->drift_percent = DRIFT_PERCENT;
+    storm->cluster = cluster_create(&options);
+    storm->joined[0] = true;
+    storm->history = linear_create();
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        clerk_open(&storm->clerks[i], storm->cluster, storm->history);
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        struct loop_options loop = {.number = i,
+                                    .key_count = KEYS,
+                                    .padding_bytes = 1024,
+                                    .pause_min_ns = 0,
+                                    .pause_max_ns = 10 * SIM_MS};
+        loop_start(&storm->loops[i], &storm->clerks[i], &loop);
+    }
+}
+
+static void end(struct storm *storm)
+{
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        loop_stop(&storm->loops[i]);
+    }
+    sim_heal();
+    sim_world()->net = sim_net_reliable();
+    start_everything(storm);
+    loops_wait(storm->loops, CLIENTS, CALM_NS);
+    if (storm->changing) {
+        bool ended = admin_wait(&storm->change, CALM_NS);
+        SIM_CHECK(ended);
+    }
+    cluster_wait_settled(storm->cluster, CALM_NS);
+    for (uint32_t i = 0; i < CLIENTS; i++) {
+        loop_deinit(&storm->loops[i]);
+        clerk_close(&storm->clerks[i]);
+    }
+    cluster_destroy(storm->cluster);
+    char why[512] = "";
+    if (linear_check(storm->history, why, sizeof why) != LINEAR_OK) {
+        SIM_FAIL("%s", why);
+    }
+    linear_destroy(storm->history);
+}
+
+static void swarm(void)
+{
+    struct storm *storm = mem_calloc(1, sizeof *storm);
+    begin(storm);
+    uint64_t until_ns = sim_now_ns() + STORM_NS;
+    while (sim_now_ns() < until_ns) {
+        sim_run(sim_between(0, 400) * SIM_MS);
+        something_happens(storm);
+    }
+    end(storm);
+    free(storm);
+}
+
+struct suite_list suite_swarm(void)
+{
+    static const struct suite_test tests[] = {{"sim.Swarm", swarm}};
+    return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
+}
