@@ -60,3 +60,15 @@ int client__rpc_create(const struct client_tls_files *files, struct rpc **out, c
     }
     return error;
 }
+
+const char *client__plain_text(const char *text)
+{
+    if (strncmp(text, "failed to connect", strlen("failed to connect")) != 0) {
+        return text;
+    }
+    const char *plain = text;
+    for (const char *at = text; (at = strstr(at, ": ")) != NULL; at += 2) {
+        plain = at + 2;
+    }
+    return plain;
+}

@@ -16,6 +16,7 @@
 
 #include "base/assert.h"
 #include "base/flags.h"
+#include "client/client_rpc.h"
 #include "proto/messages.h"
 #include <semaphore.h>
 #include <stdio.h>
@@ -283,7 +284,8 @@ static enum verdict judge_failure(struct controller_call *call, const struct rpc
     struct controller_client *client = call->client;
     (void)snprintf(
         call->text, sizeof call->text, "%s: %.200s", client->endpoints[call->endpoint].address,
-        result->text != NULL && result->text[0] != '\0' ? result->text : err_text(result->error));
+        result->text != NULL && result->text[0] != '\0' ? client__plain_text(result->text)
+                                                        : err_text(result->error));
     call->last_error = result->error;
     if (result->error == ERR_UNSUPPORTED || result->error == ERR_TOO_LARGE ||
         result->error == ERR_INVALID) {

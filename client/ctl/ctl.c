@@ -157,6 +157,10 @@ int ctl_fail_error(const struct ctl *ctl, int error, bool read_only, const char 
     if (text == NULL || text[0] == '\0') {
         text = err_text(error);
     }
+    if (error == ERR_WRONG_CLUSTER && ctl->cluster != NULL) {
+        return ctl_fail(ctl, code, "the servers at %s are not of cluster '%s'", ctl->controllers,
+                        ctl->cluster);
+    }
     return ctl_fail(ctl, code, "%s%s", code == CTL_UNKNOWN ? "outcome unknown: " : "", text);
 }
 
@@ -224,6 +228,9 @@ int ctl_open(struct ctl *ctl, uint32_t outstanding_max, struct skv_client **out)
     code = error == SKV_INVALID || error == SKV_IO                  ? CTL_USAGE
            : error == SKV_WRONG_CLUSTER || error == SKV_UNSUPPORTED ? CTL_NOT_DONE
                                                                     : CTL_UNREACHABLE;
+    if (error == SKV_WRONG_CLUSTER) {
+        return ctl_fail_error(ctl, ERR_WRONG_CLUSTER, false, why);
+    }
     return ctl_fail(ctl, code, "%s", why);
 }
 

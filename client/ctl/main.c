@@ -94,7 +94,7 @@ static int find_name(int argc, char **argv)
 static int complain_command(const char *name)
 {
     if (name == NULL) {
-        print_help(stderr);
+        fprintf(stderr, "error: no command; shardctl --help lists them\n");
         return CTL_USAGE;
     }
     fprintf(stderr, "error: there is no command '%s'; shardctl --help lists them\n", name);

@@ -86,7 +86,10 @@ static int list_members(struct ctl *ctl, uint64_t group_id)
     }
     const struct view_replica *leader = view_leader(&view, group_id);
     if (leader == NULL) {
-        code = ctl_fail(ctl, CTL_UNREACHABLE, "no leader of that group answers");
+        bool known = group_id == 0 || config_find_group(view.config, group_id) != NULL;
+        code = known ? ctl_fail(ctl, CTL_UNREACHABLE, "no leader of that group answers")
+                     : ctl_fail(ctl, CTL_NOT_FOUND, "there is no group %llu in the config",
+                                (unsigned long long)group_id);
     }
     json_t *array = json_array();
     for (uint32_t i = 0; leader != NULL && i < leader->status->member_count; i++) {

@@ -3,6 +3,7 @@
 #include "client/ctl/view.h"
 
 #include "base/assert.h"
+#include "client/client_rpc.h"
 #include "proto/methods.h"
 #include <semaphore.h>
 #include <stdlib.h>
@@ -20,7 +21,8 @@ static void answer_came(void *context, const struct rpc_result *result)
     struct view_replica *replica = question->replica;
     replica->error = result->error;
     (void)snprintf(replica->text, sizeof replica->text, "%.200s",
-                   result->error != 0 && result->text != NULL ? result->text : "");
+                   result->error != 0 && result->text != NULL ? client__plain_text(result->text)
+                                                              : "");
     if (result->error == 0) {
         replica->status = mem_calloc(1, sizeof *replica->status);
         replica->error = msg_status_response_decode(result->reply, replica->status);
