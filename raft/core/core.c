@@ -147,6 +147,7 @@ static void write_commit(struct raft_core *core, struct raft_write *write)
                                                .claims = core->log.last.index,
                                                .term = core->term,
                                                .voted_for = core->voted_for,
+                                               .tick = core->tick,
                                                .install = write->install != NULL};
     core->log.unwritten = core->log.last.index + 1;
     core->log.truncate_from = 0;

@@ -44,8 +44,11 @@ struct raft_core_options {
     uint64_t cache_bytes_max;
     uint64_t uncommitted_bytes_max; /* proposals are refused with ERR_BUSY over this */
     uint32_t chunk_bytes_max;       /* of a snapshot stream */
-    /* reads without a round while the lease holds; assumes clocks whose rates differ by less than 1
-     * part in 10 over an election timeout (dissertation 6.4.1) */
+    /* Reads without a round while the lease holds. Assumes clocks whose rates differ by less than 1
+     * part in 10 over an election timeout (dissertation 6.4.1), and an owner that calls tick for
+     * all the time that passed, also while the process stood still, before it asks for a read. The
+     * same on all replicas of a group: a voter that restarts honours the lease only if it knows of
+     * it. */
     bool lease_reads;
 };
 

@@ -94,6 +94,7 @@ struct core_write {
     uint64_t claims;
     uint64_t term;
     uint64_t voted_for;
+    uint64_t tick; /* when it was handed out */
     bool install;
 };
 
@@ -282,6 +283,7 @@ struct raft_core {
     uint64_t transfer_target;
     uint32_t transfer_elapsed;
     bool transfer_sent;
+    uint64_t stall_tick; /* when leadership was last offered because of a stalled disk; 0: never */
     /* a TIMEOUT_NOW left in this term: whoever got it may be elected at any time */
     bool lease_forfeited;
 

@@ -37,8 +37,11 @@ static void uncommitted_subtract(struct raft_core *core, uint64_t from, uint64_t
     const struct raft_entry *entries;
     uint64_t first = core__log_cache_first(&core->log);
     from = from > first ? from : first;
-    size_t count = core__log_slice(&core->log, from, UINT64_MAX, SIZE_MAX, &entries);
-    for (size_t i = 0; i < count && entries[i].position.index <= to; i++) {
+    if (from > to) {
+        return;
+    }
+    size_t count = core__log_slice(&core->log, from, UINT64_MAX, (size_t)(to - from + 1), &entries);
+    for (size_t i = 0; i < count; i++) {
         /* Entries of earlier terms were not proposed through us and not counted. */
         uint64_t bytes = entries[i].position.term == core->term ? raft_entry_bytes(&entries[i]) : 0;
         core->uncommitted_bytes -=

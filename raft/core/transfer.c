@@ -4,7 +4,9 @@
  * voters let such a candidacy pass although they hear the leader. If nothing came of it within an
  * election timeout the leader goes on. TIMEOUT_NOW is sent again with each heartbeat meanwhile,
  * since it may be lost; a late one is harmless to safety, but may elect its receiver at any time,
- * so the lease stays given up for the term. */
+ * so the lease stays given up for the term.
+ *
+ * A leader whose own disk has not answered for two election timeouts asks this of itself. */
 #include "raft/core/core_internal.h"
 
 void core__transfer_clear(struct raft_core *core)
@@ -71,8 +73,27 @@ void core__transfer_advance(struct raft_core *core)
     }
 }
 
+/* A leader whose disk does not answer can commit only through the others, and soon not even that;
+ * better one of them leads. Asked again only after a while: proposals are refused meanwhile. */
+static void hand_over_when_stalled(struct raft_core *core)
+{
+    const struct core_writes *writes = &core->writes;
+    uint64_t patience = 2 * (uint64_t)core->options.election_ticks;
+    bool stalled = writes->count > 0 && core->tick - writes->items[writes->head].tick >= patience;
+    bool asked_lately = core->stall_tick != 0 && core->tick - core->stall_tick < 2 * patience;
+    if (!stalled || asked_lately || core->transfer_target != 0) {
+        return;
+    }
+    core->stall_tick = core->tick;
+    int error = raft_core_transfer(core, 0);
+    TRACE(core, "disk.stalled seq=%llu to=%llu",
+          (unsigned long long)writes->items[writes->head].seq,
+          error == ERR_OK ? (unsigned long long)core->transfer_target : 0ULL);
+}
+
 void core__transfer_tick(struct raft_core *core)
 {
+    hand_over_when_stalled(core);
     if (core->transfer_target == 0) {
         return;
     }

@@ -138,6 +138,45 @@ static void test_lost_timeout_now_is_sent_again(void **state)
     pump_destroy(pump);
 }
 
+static void test_s53_leader_whose_disk_stalls_hands_off(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, NULL);
+    pump_elect(pump, 1);
+    pump_commit(pump, 1, "a");
+    pump->nodes[1].disk_waits = true;
+    struct raft_position position = pump_propose(pump, 1, "b");
+    pump_settle(pump);
+    pump_tick_all(pump, 19);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_LEADER);
+    assert_int_equal(pump->sent_of_kind[RAFT_MSG_TIMEOUT_NOW], 0);
+    pump_tick_all(pump, 3);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_FOLLOWER);
+    uint64_t leader = pump_status(pump, 2).leader;
+    assert_true(leader == 2 || leader == 3);
+    pump_commit(pump, leader, "c");
+    assert_true(pump->nodes[leader].applied > position.index);
+    /* When the disk comes back it follows. */
+    pump->nodes[1].disk_waits = false;
+    pump_tick_all(pump, 4);
+    assert_int_equal(pump->nodes[1].applied, pump_status(pump, leader).last.index);
+    pump_destroy(pump);
+}
+
+static void test_s53_stalled_leader_without_a_target_leads_on(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(1, NULL);
+    pump_elect(pump, 1);
+    pump->nodes[1].disk_waits = true;
+    pump_propose(pump, 1, "b");
+    pump_tick_all(pump, 200);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_LEADER);
+    pump->nodes[1].disk_waits = false;
+    pump_commit(pump, 1, "c");
+    pump_destroy(pump);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +188,8 @@ int main(void)
         cmocka_unit_test(test_s36_timeout_now_from_another_than_the_leader_does_nothing),
         cmocka_unit_test(test_s37_transfer_to_a_dead_target_is_abandoned),
         cmocka_unit_test(test_lost_timeout_now_is_sent_again),
+        cmocka_unit_test(test_s53_leader_whose_disk_stalls_hands_off),
+        cmocka_unit_test(test_s53_stalled_leader_without_a_target_leads_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
