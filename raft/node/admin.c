@@ -1,5 +1,6 @@
-/* Admin.Transfer and Admin.ChangeMember, for controllers and shard groups alike. (Admin.Status knows shards, so it belongs to the
- * programs; node_fill_status helps.) Handlers run on rpc's threads; the answers come from the loop or the apply thread. */
+/* Admin.Transfer and Admin.ChangeMember, for controllers and shard groups alike. (Admin.Status
+ * knows shards, so it belongs to the programs; node_fill_status helps.) Handlers run on rpc's
+ * threads; the answers come from the loop or the apply thread. */
 #include "raft/node/node_internal.h"
 
 #include "base/assert.h"

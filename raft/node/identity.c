@@ -28,7 +28,8 @@ static int decode(struct bytes bytes, struct identity *out)
             crc32c_extend(0, bytes.data + CHECKED_FROM, bytes.size - CHECKED_FROM)) {
         return ERR_CORRUPT;
     }
-    struct reader reader = reader_of(bytes_of(bytes.data + CHECKED_FROM, bytes.size - CHECKED_FROM));
+    struct reader reader =
+        reader_of(bytes_of(bytes.data + CHECKED_FROM, bytes.size - CHECKED_FROM));
     if (get_u32(&reader) != IDENTITY_VERSION) {
         return reader.failed ? ERR_CORRUPT : ERR_UNSUPPORTED;
     }
@@ -69,10 +70,11 @@ int identity_load(const struct vfs *vfs, const char *dir, struct identity *out, 
     }
     buf_deinit(&file);
     if (error == ERR_CORRUPT) {
-        snprintf(why, why_size,
-                 "%s/%s is damaged: keep the directory for inspection, remove this replica from its "
-                 "group and add it again under a new id with an empty directory",
-                 dir, file_name);
+        snprintf(
+            why, why_size,
+            "%s/%s is damaged: keep the directory for inspection, remove this replica from its "
+            "group and add it again under a new id with an empty directory",
+            dir, file_name);
     } else if (error == ERR_UNSUPPORTED) {
         snprintf(why, why_size, "%s/%s was written by a newer version: use that version", dir,
                  file_name);

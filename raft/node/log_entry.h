@@ -5,8 +5,9 @@
  *     varint count         1 .. LOG_ENTRY_COMMANDS_MAX
  *     count x sized command
  *
- * Numbers are little-endian, `varint` is LEB128, `sized` a varint size and the bytes (base/codec.h). Integrity is the business of
- * whoever carries the entry: the log's records and the peers' messages have checksums. Pure functions, any thread. */
+ * Numbers are little-endian, `varint` is LEB128, `sized` a varint size and the bytes
+ * (base/codec.h). Integrity is the business of whoever carries the entry: the log's records and the
+ * peers' messages have checksums. Pure functions, any thread. */
 #ifndef RAFT_NODE_LOG_ENTRY_H
 #define RAFT_NODE_LOG_ENTRY_H
 
@@ -30,7 +31,8 @@ struct log_entry_reader {
 };
 /* ERR_CORRUPT, ERR_UNSUPPORTED (version) or 0. */
 int log_entry_open(struct bytes entry, struct log_entry_reader *out) MUST_USE;
-/* The next command, a view into the entry. ERR_NOT_FOUND after the last one (and every byte was used); ERR_CORRUPT. */
+/* The next command, a view into the entry. ERR_NOT_FOUND after the last one (and every byte was
+ * used); ERR_CORRUPT. */
 int log_entry_next(struct log_entry_reader *entry, struct bytes *command) MUST_USE;
 
 #endif

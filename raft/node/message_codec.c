@@ -13,8 +13,8 @@ enum {
     CHECKSUM_BYTES = 4,
     VARINT_BYTES_MAX = 10,
     ENTRY_BYTES_MIN = 1 + 1 + 1,
-    /* version, kind, fields, and the fixed and varint fields at their longest; entries, membership and chunk
-     * are counted by their own size. */
+    /* version, kind, fields, and the fixed and varint fields at their longest; entries, membership
+     * and chunk are counted by their own size. */
     HEAD_BYTES_MAX = 4 + VARINT_BYTES_MAX * 18 + 8 * 2 + CHECKSUM_BYTES,
 };
 

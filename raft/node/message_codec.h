@@ -1,9 +1,10 @@
-/* Raft messages as bytes: one element of Frame.messages (proto/peer.proto). By hand, because an APPEND of many entries costs
- * nothing this way, and its entries point into the received frame instead of being copied.
+/* Raft messages as bytes: one element of Frame.messages (proto/peer.proto). By hand, because an
+ * APPEND of many entries costs nothing this way, and its entries point into the received frame
+ * instead of being copied.
  *
  *     u8     version = 1
- *     u8     kind                                  enum raft_message_kind
- *     u16    fields                                which of the optional ones follow; unknown bits are refused
+ *     u8     kind        enum raft_message_kind
+ *     u16    fields      which of the optional ones follow; unknown bits are refused
  *     varint term
  *     bit 0  POSITION    varint index, varint term
  *     bit 1  COMMIT      varint
@@ -20,8 +21,9 @@
  *     bit 10 CHUNK       sized
  *     u32    crc32c of everything before it
  *
- * A field that is zero is left out, so a message has one encoding. Who sends to whom is in the frame. The checksum is there
- * because TCP's is too weak for what is about to be written to three disks. Pure functions, any thread. */
+ * A field that is zero is left out, so a message has one encoding. Who sends to whom is in the
+ * frame. The checksum is there because TCP's is too weak for what is about to be written to three
+ * disks. Pure functions, any thread. */
 #ifndef RAFT_NODE_MESSAGE_CODEC_H
 #define RAFT_NODE_MESSAGE_CODEC_H
 
@@ -35,15 +37,16 @@ void message_encode(const struct raft_message *message, struct buf *out);
 /* At least the bytes message_encode will append: for packing frames up to a limit. */
 size_t message_bytes_max(const struct raft_message *message);
 
-/* A decoded message and what its pointers point at. Entries and chunk are views into the input and carry `owner` without a
- * reference of their own: who keeps them references it, as raft_core_step does. Must not be copied. */
+/* A decoded message and what its pointers point at. Entries and chunk are views into the input and
+ * carry `owner` without a reference of their own: who keeps them references it, as raft_core_step
+ * does. Must not be copied. */
 struct message_decoded {
     struct raft_message message;
     struct raft_entry *entries;
     struct raft_snapshot snapshot;
 };
-/* ERR_PROTOCOL, ERR_CORRUPT (checksum), ERR_UNSUPPORTED (version): nothing to free. from and to of the message are
- * what the frame says. */
+/* ERR_PROTOCOL, ERR_CORRUPT (checksum), ERR_UNSUPPORTED (version): nothing to free. from and to of
+ * the message are what the frame says. */
 int message_decode(struct bytes bytes, struct blob *owner, uint64_t from, uint64_t to,
                    struct message_decoded *out) MUST_USE;
 void message_decoded_deinit(struct message_decoded *decoded);

@@ -1,4 +1,5 @@
-/* A replica with real threads and real streams: what other rooms call. The threads are in node_threads.c, the machine in replica*.c. */
+/* A replica with real threads and real streams: what other rooms call. The threads are in
+ * node_threads.c, the machine in replica*.c. */
 #include "raft/node/node_internal.h"
 
 #include "base/assert.h"
@@ -28,7 +29,8 @@ struct node_options node_options_default(void)
     };
 }
 
-/* ---- what the replica calls -------------------------------------------------------------------------------- */
+/* ---- what the replica calls
+ * -------------------------------------------------------------------------------- */
 
 static void env_send(void *context, uint64_t peer, struct buf *frame)
 {
@@ -51,7 +53,8 @@ static void env_fatal(void *context, const char *what)
     _exit(NODE_EXIT_FATAL); /* at once: nothing more may be acknowledged or written by anybody */
 }
 
-/* ---- the mailbox ------------------------------------------------------------------------------------------- */
+/* ---- the mailbox
+ * ------------------------------------------------------------------------------------------- */
 
 static struct node_event *event_create(enum node_event_kind kind)
 {
@@ -66,8 +69,7 @@ static void transport_received(void *context, struct rpc_stream *stream, struct 
     struct node *node = context;
     (void)frame; /* the whole of `owner` */
     uint64_t size = blob_view(owner).size;
-    uint64_t before =
-        atomic_fetch_add_explicit(&node->frames_bytes, size, memory_order_relaxed);
+    uint64_t before = atomic_fetch_add_explicit(&node->frames_bytes, size, memory_order_relaxed);
     if (before > NODE_FRAMES_BYTES_MAX) { /* lost, as a network may lose it */
         atomic_fetch_sub_explicit(&node->frames_bytes, size, memory_order_relaxed);
         return;
@@ -124,7 +126,8 @@ int node_read(struct node *node, node_read_fn serve, void *context)
 static int push_admin(struct node *node, struct node_event *event)
 {
     uint32_t before = atomic_fetch_add_explicit(&node->admin_count, 1, memory_order_relaxed);
-    int error = before < NODE_ADMIN_EVENTS_MAX ? queue_push_always(node->mailbox, event, 0) : ERR_BUSY;
+    int error =
+        before < NODE_ADMIN_EVENTS_MAX ? queue_push_always(node->mailbox, event, 0) : ERR_BUSY;
     if (error != ERR_OK) {
         atomic_fetch_sub_explicit(&node->admin_count, 1, memory_order_relaxed);
         free(event);
@@ -164,7 +167,8 @@ int node_hash(struct node *node, node_hash_fn done, void *context)
     return push_admin(node, event);
 }
 
-/* ---- streams that peers open ------------------------------------------------------------------------------- */
+/* ---- streams that peers open
+ * ------------------------------------------------------------------------------- */
 
 static bool peer_message(void *context, struct rpc_stream *stream, struct bytes message,
                          struct blob *owner)
@@ -188,7 +192,8 @@ int node_add_methods(struct node *node, struct rpc_server *server)
     return error == ERR_OK ? node__admin_add_methods(node, server) : error;
 }
 
-/* ---- lifecycle --------------------------------------------------------------------------------------------- */
+/* ---- lifecycle
+ * --------------------------------------------------------------------------------------------- */
 
 static int lock_dir(const struct node_options *options, char *why, size_t why_size)
 {
@@ -202,7 +207,8 @@ static int lock_dir(const struct node_options *options, char *why, size_t why_si
         error = vfs->lock(vfs->context, path);
     }
     if (error == ERR_BUSY) {
-        snprintf(why, why_size, "%s is in use by another process: stop it, or give another directory",
+        snprintf(why, why_size,
+                 "%s is in use by another process: stop it, or give another directory",
                  options->dir);
     } else if (error != ERR_OK) {
         snprintf(why, why_size, "cannot open the directory %s: %s", options->dir, err_text(error));
@@ -242,10 +248,12 @@ static int check_options(const struct node_options *options, char *why, size_t w
 
 static void create_parts(struct node *node)
 {
-    struct queue_limits mailbox = {node->options.mailbox_items_max, node->options.mailbox_bytes_max};
+    struct queue_limits mailbox = {node->options.mailbox_items_max,
+                                   node->options.mailbox_bytes_max};
     node->mailbox = queue_create(mailbox);
     for (size_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
-        struct queue_limits jobs = {1, 1}; /* pushed always: their number is bounded by the replica */
+        /* pushed always: their number is bounded by the replica */
+        struct queue_limits jobs = {1, 1};
         node->workers[i] = (struct worker){
             .node = node, .kind = (enum replica_worker)i, .jobs = queue_create(jobs)};
     }
@@ -340,7 +348,8 @@ void node_destroy(struct node *node)
     free(node);
 }
 
-/* ---- looking in -------------------------------------------------------------------------------------------- */
+/* ---- looking in
+ * -------------------------------------------------------------------------------------------- */
 
 void node_status(struct node *node, struct node_status *out)
 {

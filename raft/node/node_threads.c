@@ -1,12 +1,14 @@
-/* The threads of a node: the loop, which feeds the replica, and its three workers, which run its jobs.
+/* The threads of a node: the loop, which feeds the replica, and its three workers, which run its
+ * jobs.
  *
- * One round of the loop: take what is in the mailbox (or sleep until the next tick is due); peers' frames and finished jobs
- * first, then the ticks that are due, then commands and reads, then one replica_poll. Ticks come before reads because a leader
- * whose process was stopped for a while must find its lease expired before it serves from it; frames come before ticks because a
- * follower in the same place would otherwise campaign against a leader whose heartbeats lie in its mailbox.
+ * One round of the loop: take what is in the mailbox (or sleep until the next tick is due); peers'
+ * frames and finished jobs first, then the ticks that are due, then commands and reads, then one
+ * replica_poll. Ticks come before reads because a leader whose process was stopped for a while must
+ * find its lease expired before it serves from it; frames come before ticks because a follower in
+ * the same place would otherwise campaign against a leader whose heartbeats lie in its mailbox.
  *
- * Stopping: leadership is handed over (for one election timeout at most), then the replica stops, then the loop goes on only until every
- * job is back. */
+ * Stopping: leadership is handed over (for one election timeout at most), then the replica stops,
+ * then the loop goes on only until every job is back. */
 #include "raft/node/node_internal.h"
 
 #include "base/assert.h"
@@ -16,9 +18,11 @@
 #include <signal.h>
 #include <stdlib.h>
 
-/* ---- workers --------------------------------------------------------------------------------------------- */
+/* ---- workers
+ * --------------------------------------------------------------------------------------------- */
 
-/* The persist worker takes all that waits, to sync once; the others one at a time, so that what is done is told at once. */
+/* The persist worker takes all that waits, to sync once; the others one at a time, so that what is
+ * done is told at once. */
 static size_t jobs_per_run(const struct worker *worker)
 {
     return worker->kind == REPLICA_PERSIST ? NODE_PERSIST_JOBS_PER_SYNC : 1;
@@ -53,7 +57,8 @@ void node__submit(void *context, struct replica_job *job)
     ASSERT_CMP(error, ==, ERR_OK);
 }
 
-/* ---- events ---------------------------------------------------------------------------------------------- */
+/* ---- events
+ * ---------------------------------------------------------------------------------------------- */
 
 static void frame_event(struct node *node, struct node_event *event)
 {
@@ -187,10 +192,13 @@ static bool is_request(const struct node_event *event)
     return event->kind >= EVENT_PROPOSE;
 }
 
-/* ---- time ------------------------------------------------------------------------------------------------ */
+/* ---- time
+ * ------------------------------------------------------------------------------------------------
+ * */
 
-/* A leader lives through every tick that has passed: its lease and its contact with a majority are counted in them. For
- * anybody else catching up would only make a slow moment look like a dead leader. */
+/* A leader lives through every tick that has passed: its lease and its contact with a majority are
+ * counted in them. For anybody else catching up would only make a slow moment look like a dead
+ * leader. */
 static void run_ticks(struct node *node)
 {
     uint64_t now_ns = clock_now_ns(node->options.clock);
@@ -208,7 +216,8 @@ static void run_ticks(struct node *node)
     }
 }
 
-/* ---- stopping -------------------------------------------------------------------------------------------- */
+/* ---- stopping
+ * -------------------------------------------------------------------------------------------- */
 
 static void handed_over(void *context, int error)
 {
@@ -242,7 +251,9 @@ static bool go_on_stopping(struct node *node)
     return node->replica_stopped && replica_is_idle(node->replica);
 }
 
-/* ---- loop ------------------------------------------------------------------------------------------------ */
+/* ---- loop
+ * ------------------------------------------------------------------------------------------------
+ * */
 
 void node__publish(struct node *node)
 {
@@ -263,8 +274,7 @@ static void *loop_main(void *context)
     node__publish(node);
     bool ended = false;
     while (!ended) {
-        size_t count =
-            queue_pop(node->mailbox, items, NODE_EVENTS_PER_ROUND, node->next_tick_ns);
+        size_t count = queue_pop(node->mailbox, items, NODE_EVENTS_PER_ROUND, node->next_tick_ns);
         size_t requests = 0;
         for (size_t i = 0; i < count; i++) {
             struct node_event *event = items[i];
@@ -292,7 +302,8 @@ static void *loop_main(void *context)
     return NULL;
 }
 
-/* ---- starting and joining ---------------------------------------------------------------------------------- */
+/* ---- starting and joining
+ * ---------------------------------------------------------------------------------- */
 
 static int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *context)
 {

@@ -9,8 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A message that is larger than a frame goes alone and must still fit one rpc message: a command, with room for what
- * surrounds it; so does the sum of a frame that is nearly full and nothing more. */
+/* A message that is larger than a frame goes alone and must still fit one rpc message: a command,
+ * with room for what surrounds it; so does the sum of a frame that is nearly full and nothing more.
+ * */
 _Static_assert(NODE_COMMAND_BYTES_MAX + 1024 * 1024 < MESSAGE_BYTES_MAX,
                "the largest entry fits a frame of its own");
 

@@ -1,4 +1,5 @@
-/* Raft messages on their way out, gathered per peer and packed into peer frames (proto/peer.proto). One owner. */
+/* Raft messages on their way out, gathered per peer and packed into peer frames (proto/peer.proto).
+ * One owner. */
 #ifndef RAFT_NODE_OUTBOX_H
 #define RAFT_NODE_OUTBOX_H
 
@@ -22,7 +23,8 @@ struct outbox_frame {
 };
 
 struct outbox {
-    struct outbox_frame *frames; /* in order of their first message; several for one peer when one is full */
+    /* in order of their first message; several for one peer when one is full */
+    struct outbox_frame *frames;
     uint32_t count;
     uint32_t capacity; /* frames beyond `count` keep their memory for the next time */
 };

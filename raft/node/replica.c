@@ -1,9 +1,10 @@
-/* The heart of a replica: events go into the core, and replica_poll acts on what comes out of it. Loop thread only, but for
- * replica_jobs_run.
+/* The heart of a replica: events go into the core, and replica_poll acts on what comes out of it.
+ * Loop thread only, but for replica_jobs_run.
  *
  * Order inside one poll (raft/core/core.h gives the rules it keeps):
- *   commands and reads -> core -> { messages to the outbox, write to the persist worker with what is held, reads, loads }
- *   until the core is quiet; then entries to the apply worker, the outbox to the peers, news to the observer. */
+ *   commands and reads -> core -> { messages to the outbox, write to the persist worker with what
+ *   is held, reads, loads } until the core is quiet; then entries to the apply worker, the outbox
+ *   to the peers, news to the observer. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -31,7 +32,8 @@ struct replica_options replica_options_default(void)
     };
 }
 
-/* ---- lifecycle ------------------------------------------------------------------------------------------ */
+/* ---- lifecycle
+ * ------------------------------------------------------------------------------------------ */
 
 static char *path_in(const char *dir, const char *name)
 {
@@ -130,7 +132,9 @@ void replica__fatal(struct replica *replica, const char *format, ...)
     replica->dead = true;
 }
 
-/* ---- jobs ----------------------------------------------------------------------------------------------- */
+/* ---- jobs
+ * -----------------------------------------------------------------------------------------------
+ * */
 
 void replica__job_init(struct replica_job *job, struct replica *replica, enum replica_worker worker,
                        const char *name, const struct replica_job_ops *ops)
@@ -183,7 +187,8 @@ bool replica_is_idle(const struct replica *replica)
     return replica->jobs_out == 0;
 }
 
-/* ---- events --------------------------------------------------------------------------------------------- */
+/* ---- events
+ * --------------------------------------------------------------------------------------------- */
 
 void replica_tick(struct replica *replica)
 {
@@ -212,14 +217,17 @@ void replica_stop(struct replica *replica)
     replica__waiting_fail_all(replica);
 }
 
-/* ---- poll ----------------------------------------------------------------------------------------------- */
+/* ---- poll
+ * -----------------------------------------------------------------------------------------------
+ * */
 
 static void take_messages(struct replica *replica, const struct raft_ready *ready)
 {
     for (size_t i = 0; i < ready->message_count; i++) {
         const struct raft_message *message = &ready->messages[i];
         if (message->kind == RAFT_MSG_SNAPSHOT) {
-            replica__chunk_submit(replica, message); /* its bytes must be read from the disk first */
+            /* its bytes must be read from the disk first */
+            replica__chunk_submit(replica, message);
         } else {
             outbox_add(&replica->outbox, message);
         }
@@ -293,8 +301,8 @@ static const char *address_of(const struct raft_membership *membership, uint64_t
     return member == NULL ? "" : member->address;
 }
 
-/* A leader that has nothing committed in its term yet is told as nobody's leader: it can neither read nor, surely,
- * write, and whoever asked it would have to wait. */
+/* A leader that has nothing committed in its term yet is told as nobody's leader: it can neither
+ * read nor, surely, write, and whoever asked it would have to wait. */
 static void tell_role(struct replica *replica)
 {
     const struct raft_status *status = &replica->status;
@@ -336,7 +344,8 @@ static void tell_members(struct replica *replica)
         return;
     }
     replica->members_told = sum;
-    log_event(LOG_INFO, "raft.members", "group=%" PRIu64 " replica=%" PRIu64 " members=%u voters=%u",
+    log_event(LOG_INFO, "raft.members",
+              "group=%" PRIu64 " replica=%" PRIu64 " members=%u voters=%u",
               replica->options.group_id, replica->options.replica_id, membership->count,
               raft_membership_voter_count(membership));
     if (replica->env.members_changed != NULL) {
@@ -363,7 +372,8 @@ void replica_poll(struct replica *replica)
     replica->polled_once = true;
 }
 
-/* ---- looking in ----------------------------------------------------------------------------------------- */
+/* ---- looking in
+ * ----------------------------------------------------------------------------------------- */
 
 void replica_status(struct replica *replica, struct node_status *out)
 {

@@ -1,13 +1,14 @@
-/* The apply worker: committed entries become batches of the state machine, in order; answers and reads come out. It is also
- * the log's only reader, so loads for slow followers run here.
+/* The apply worker: committed entries become batches of the state machine, in order; answers and
+ * reads come out. It is also the log's only reader, so loads for slow followers run here.
  *
- *   loop: hand_entries (committed AND durable here, `handed` grows) --> [apply job] --> sm.apply, answers --> done: core
- *         hand_reads   (their index is handed)                     --> [read job]  --> serve(0)
- *         restore      (a snapshot was installed in the log)        --> [restore job] --> sm.restore, folder removed
+ *   committed AND durable here --> [apply job]   --> sm.apply, answers --> the core: applied
+ *   a read's index is handed   --> [read job]    --> serve(0)
+ *   a snapshot was installed   --> [restore job] --> sm.restore, its folder removed
  *
- * Entries come from the core's cache, referenced on the loop. What the core has no longer (after a start) is read from the log by
- * the job itself. Should an install cut the log away from under such a job, it applies nothing and the restore behind it,
- * which holds all of that, takes its place; reads in between see that `applied` did not get there and are refused. */
+ * Entries come from the core's cache, referenced on the loop. What the core has no longer (after a
+ * start) is read from the log by the job itself. Should an install cut the log away from under such
+ * a job, it applies nothing and the restore behind it, which holds all of that, takes its place;
+ * reads in between see that `applied` did not get there and are refused. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -18,12 +19,12 @@
 #include <string.h>
 
 enum {
-    LOG_READ_ENTRIES_MAX = 4096,        /* entries of one apply job that reads the log */
-    RESULT_BYTES_KEPT = 64 * 1024,      /* of an answer's memory, for the next one */
+    LOG_READ_ENTRIES_MAX = 4096,   /* entries of one apply job that reads the log */
+    RESULT_BYTES_KEPT = 64 * 1024, /* of an answer's memory, for the next one */
     RESULTS_KEPT = 4096,
 };
 
-/* ---- worker: a batch ------------------------------------------------------------------------------------ */
+/* ---- worker: a batch ------------------------------------------------------------------------- */
 
 struct apply_job {
     struct replica_job base;
@@ -51,7 +52,8 @@ static void reserve_commands(struct apply_worker *worker, size_t count)
     }
 }
 
-/* Keeps the memory of ordinary answers for the next batch and gives back what was out of the ordinary. */
+/* Keeps the memory of ordinary answers for the next batch and gives back what was out of the
+ * ordinary. */
 static void trim_results(struct apply_worker *worker, size_t used)
 {
     for (size_t i = 0; i < used; i++) {
@@ -63,7 +65,8 @@ static void trim_results(struct apply_worker *worker, size_t used)
     }
 }
 
-/* How many entries, from the first, make one batch, and how many commands they hold. 0: an entry cannot be read. */
+/* How many entries, from the first, make one batch, and how many commands they hold. 0: an entry
+ * cannot be read. */
 static size_t batch_entries(const struct raft_entry *entries, size_t count, size_t *command_count)
 {
     size_t bytes = 0;
@@ -108,17 +111,19 @@ static int fill_commands(struct apply_worker *worker, size_t at, const struct ra
     return error == ERR_NOT_FOUND ? count : -1;
 }
 
-/* The waiter of this entry, if the front of the list is it. Those before it wait for nothing any more. */
+/* The waiter of this entry, if the front of the list is it. Those before it wait for nothing any
+ * more. */
 static struct entry_waiter *waiter_for(struct entry_waiter *waiters, const struct raft_entry *entry)
 {
     while (waiters != NULL && waiters->position.index < entry->position.index) {
         waiters = waiters->next;
     }
     return waiters != NULL && raft_position_equal(waiters->position, entry->position) ? waiters
-                                                                                     : NULL;
+                                                                                      : NULL;
 }
 
-/* Answers the waiters up to `last`. `entries` are those of the batch, whose commands lie in order. */
+/* Answers the waiters up to `last`. `entries` are those of the batch, whose commands lie in order.
+ * */
 static void answer(struct apply_job *job, const struct raft_entry *entries, size_t count)
 {
     struct apply_worker *worker = &job->base.replica->apply;
@@ -134,8 +139,8 @@ static void answer(struct apply_job *job, const struct raft_entry *entries, size
             struct entry_waiter *waiter = job->waiters;
             job->waiters = waiter->next;
             if (!raft_position_equal(waiter->position, entry->position)) {
-                /* Another leader's entry stands in its place: it will never be. But what was said is 'unknown'
-                 * as soon as it was in a log; nobody may build on more. */
+                /* Another leader's entry stands in its place: it will never be. But what was said
+                 * is 'unknown' as soon as it was in a log; nobody may build on more. */
                 replica__waiter_fail(waiter, ERR_LEADER_LOST);
                 continue;
             }
@@ -179,9 +184,8 @@ static bool apply_batch(struct apply_job *job, const struct raft_entry *entries,
         .commands = worker->commands, .count = filled, .last = entries[count - 1].position};
     int error = replica->sm.ops->apply(replica->sm.sm, &batch);
     if (error != ERR_OK) {
-        replica__fatal(replica,
-                       "applying entries up to %" PRIu64 " in %s failed: %s; %s", batch.last.index,
-                       replica->dir, err_text(error),
+        replica__fatal(replica, "applying entries up to %" PRIu64 " in %s failed: %s; %s",
+                       batch.last.index, replica->dir, err_text(error),
                        error == ERR_NO_SPACE
                            ? "make room on this disk and start again: nothing acknowledged is lost"
                            : "look at the disk before starting again");
@@ -251,7 +255,8 @@ static void apply_run(struct replica_job *base)
     }
 }
 
-/* ---- loop: handing entries over -------------------------------------------------------------------------- */
+/* ---- loop: handing entries over
+ * -------------------------------------------------------------------------- */
 
 static void apply_done(struct replica_job *base)
 {
@@ -284,8 +289,7 @@ static const struct replica_job_ops apply_ops = {
 static void choose_entries(struct replica *replica, struct apply_job *job, uint64_t limit)
 {
     const struct raft_entry *entries;
-    size_t count =
-        raft_core_entries(replica->core, job->from, REPLICA_APPLY_BYTES_MAX, &entries);
+    size_t count = raft_core_entries(replica->core, job->from, REPLICA_APPLY_BYTES_MAX, &entries);
     if (count > limit - job->from + 1) {
         count = (size_t)(limit - job->from + 1);
     }
@@ -319,7 +323,7 @@ static void hand_entries(struct replica *replica)
     }
 }
 
-/* ---- reads ---------------------------------------------------------------------------------------------- */
+/* ---- reads ----------------------------------------------------------------------------------- */
 
 struct read_job {
     struct replica_job base;
@@ -368,7 +372,7 @@ void replica__apply_hand(struct replica *replica)
     }
 }
 
-/* ---- restore -------------------------------------------------------------------------------------------- */
+/* ---- restore --------------------------------------------------------------------------------- */
 
 struct restore_job {
     struct replica_job base;
@@ -386,7 +390,8 @@ static void restore_run(struct replica_job *base)
         error = snapshot_store_remove_ready(replica->env.vfs, replica->snapshot_dir, job->path);
     }
     if (error != ERR_OK) {
-        replica__fatal(replica, "restoring the snapshot %s failed: %s; it is tried again at the next start",
+        replica__fatal(replica,
+                       "restoring the snapshot %s failed: %s; it is tried again at the next start",
                        job->path, err_text(error));
     }
 }
@@ -414,8 +419,10 @@ void replica__restore_submit(struct replica *replica, const struct raft_snapshot
     job->position = snapshot->position;
     job->path = mem_strdup(ready_path);
     ASSERT_CMP(snapshot->position.index, >, replica->handed);
-    /* Whoever still waits for an entry that the snapshot swallowed cannot be told what became of it. */
-    replica__waiters_fail(replica__waiters_take(replica, snapshot->position.index), ERR_LEADER_LOST);
+    /* Whoever still waits for an entry that the snapshot swallowed cannot be told what became of
+     * it. */
+    replica__waiters_fail(replica__waiters_take(replica, snapshot->position.index),
+                          ERR_LEADER_LOST);
     replica->handed = snapshot->position.index;
     replica->restore_index = snapshot->position.index;
     if (replica->commit < replica->handed) {
@@ -424,7 +431,7 @@ void replica__restore_submit(struct replica *replica, const struct raft_snapshot
     replica__submit(replica, &job->base);
 }
 
-/* ---- loads ---------------------------------------------------------------------------------------------- */
+/* ---- loads ----------------------------------------------------------------------------------- */
 
 struct load_job {
     struct replica_job base;

@@ -1,14 +1,15 @@
-/* Who waits for what: commands become entries, reads become groups, transfers and membership changes get their answers.
- * Loop thread only.
+/* Who waits for what: commands become entries, reads become groups, transfers and membership
+ * changes get their answers. Loop thread only.
  *
  *   command --poll--> one entry (with others) --core accepts--> waiter at (index, term)
  *      waiter --its entry is handed to the apply worker--> answered there
  *      waiter --leadership lost, or another entry committed in its place--> ERR_LEADER_LOST
  *   read --poll--> group --core confirms, with an index--> confirmed --index handed--> apply worker
  *
- * Log time. Every replica remembers the newest log time it has seen in an entry and when (monotonic clock) it saw it.
- * A leader stamps entries with that time plus what has passed since. So log time goes on with the pace of real seconds while the group
- * works, never goes back along the log (a leader has seen every entry before its own), and no wall clock has a part in it. */
+ * Log time. Every replica remembers the newest log time it has seen in an entry and when (monotonic
+ * clock) it saw it. A leader stamps entries with that time plus what has passed since. So log time
+ * goes on with the pace of real seconds while the group works, never goes back along the log (a
+ * leader has seen every entry before its own), and no wall clock has a part in it. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -17,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- log time ------------------------------------------------------------------------------------------- */
+/* ---- log time -------------------------------------------------------------------------------- */
 
 uint64_t replica__log_time(const struct replica *replica)
 {
@@ -28,14 +29,15 @@ uint64_t replica__log_time(const struct replica *replica)
 
 void replica__log_time_seen(struct replica *replica, uint64_t time_ms)
 {
-    /* Ahead of us: follow it. Behind: our own reckoning from an earlier entry stands, it only was faster. */
+    /* Ahead of us: follow it. Behind: our own reckoning from an earlier entry stands, it only was
+     * faster. */
     if (time_ms > replica__log_time(replica)) {
         replica->log_time_ms = time_ms;
         replica->log_time_at_ns = clock_now_ns(replica->env.clock);
     }
 }
 
-/* ---- commands ------------------------------------------------------------------------------------------- */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 void replica_propose(struct replica *replica, struct bytes payload, struct blob *owner,
                      node_done_fn done, void *context)
@@ -131,8 +133,8 @@ void replica__commands_flush(struct replica *replica)
     size_t at = 0;
     while (at < replica->command_count) {
         size_t bytes;
-        size_t count = entry_commands(replica, replica->commands + at, replica->command_count - at,
-                                      &bytes);
+        size_t count =
+            entry_commands(replica, replica->commands + at, replica->command_count - at, &bytes);
         int error = propose_entry(replica, replica->commands + at, count, bytes);
         if (error == ERR_OK) {
             at += count;
@@ -152,7 +154,7 @@ void replica__commands_flush(struct replica *replica)
     }
 }
 
-/* ---- waiters -------------------------------------------------------------------------------------------- */
+/* ---- waiters --------------------------------------------------------------------------------- */
 
 void replica__waiter_fail(struct entry_waiter *waiter, int error)
 {
@@ -178,7 +180,8 @@ struct entry_waiter *replica__waiters_take(struct replica *replica, uint64_t ind
 {
     struct entry_waiter *first = replica->waiters;
     struct entry_waiter *last = NULL;
-    for (struct entry_waiter *at = first; at != NULL && at->position.index <= index; at = at->next) {
+    for (struct entry_waiter *at = first; at != NULL && at->position.index <= index;
+         at = at->next) {
         last = at;
     }
     if (last == NULL) {
@@ -189,23 +192,23 @@ struct entry_waiter *replica__waiters_take(struct replica *replica, uint64_t ind
     return first;
 }
 
-/* Not leader any more, or of another term: what is not committed may or may not come to be, by another leader's hand, and
- * nobody should wait here for it. What is committed stays and will be answered with its result. */
+/* Not leader any more, or of another term: what is not committed may or may not come to be, by
+ * another leader's hand, and nobody should wait here for it. What is committed stays and will be
+ * answered with its result. */
 void replica__waiters_fail_lost(struct replica *replica)
 {
     const struct raft_status *status = &replica->status;
     struct entry_waiter **link = &replica->waiters;
     struct entry_waiter *last = NULL;
-    if (*link == NULL ||
-        (status->state == RAFT_LEADER && (*link)->position.term == status->term)) {
+    if (*link == NULL || (status->state == RAFT_LEADER && (*link)->position.term == status->term)) {
         return; /* terms ascend along the queue: all of them are ours */
     }
     while (*link != NULL) {
         struct entry_waiter *waiter = *link;
         bool ours = status->state == RAFT_LEADER && waiter->position.term == status->term;
-        bool committed = waiter->position.index <= replica->commit &&
-                         raft_core_term_at(replica->core, waiter->position.index) ==
-                             waiter->position.term;
+        bool committed =
+            waiter->position.index <= replica->commit &&
+            raft_core_term_at(replica->core, waiter->position.index) == waiter->position.term;
         if (ours || committed) {
             last = waiter;
             link = &waiter->next;
@@ -217,7 +220,7 @@ void replica__waiters_fail_lost(struct replica *replica)
     replica->waiters_last = last;
 }
 
-/* ---- reads ---------------------------------------------------------------------------------------------- */
+/* ---- reads ----------------------------------------------------------------------------------- */
 
 void replica_read(struct replica *replica, node_read_fn serve, void *context)
 {
@@ -321,7 +324,8 @@ struct read_group *replica__reads_take(struct replica *replica, uint64_t index)
     return taken;
 }
 
-/* ---- transfer and membership ----------------------------------------------------------------------------- */
+/* ---- transfer and membership
+ * ----------------------------------------------------------------------------- */
 
 void replica_transfer(struct replica *replica, uint64_t target, node_change_fn done, void *context)
 {
@@ -334,7 +338,8 @@ void replica_transfer(struct replica *replica, uint64_t target, node_change_fn d
         return;
     }
     struct transfer_waiter *waiter = mem_calloc(1, sizeof(*waiter));
-    /* The core gives up after one election timeout; then a new leader may need two more to be heard of. */
+    /* The core gives up after one election timeout; then a new leader may need two more to be heard
+     * of. */
     *waiter = (struct transfer_waiter){.next = replica->transfers,
                                        .done = done,
                                        .context = context,
@@ -375,7 +380,8 @@ void replica_change_member(struct replica *replica, const struct raft_change *ch
     struct raft_position position;
     int error = ERR_SHUTDOWN;
     if (!replica->stopping && !replica->dead) {
-        replica__commands_flush(replica); /* they came first, and waiters are in order of their index */
+        /* they came first, and waiters are in order of their index */
+        replica__commands_flush(replica);
         error = raft_core_propose_change(replica->core, change, &position);
     }
     if (error != ERR_OK) {
@@ -389,7 +395,7 @@ void replica_change_member(struct replica *replica, const struct raft_change *ch
     waiter_push(replica, waiter);
 }
 
-/* ---- the end -------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 void replica__waiting_fail_all(struct replica *replica)
 {

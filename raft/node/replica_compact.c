@@ -1,12 +1,15 @@
-/* When to flush the state machine and how much of the log to let go. Loop thread only; the flush itself and the making of spare
- * segments are jobs of the background worker.
+/* When to flush the state machine and how much of the log to let go. Loop thread only; the flush
+ * itself and the making of spare segments are jobs of the background worker.
  *
- *   log grew by flush_log_bytes --> [flush job] --> durable position D --> core and log compacted up to C <= D
+ *   log grew by flush_log_bytes --> [flush job] --> durable position D
+ *      --> core and log compacted up to C <= D
  *
- * C stays behind D, so that a follower which was away for a moment is served from the log and not by a snapshot:
+ * C stays behind D, so that a follower which was away for a moment is served from the log and not
+ * by a snapshot:
  *   - by a quarter of flush_log_bytes, always;
- *   - by what followers that answer still need, and by a snapshot that is being sent (its receiver will need what comes after it),
- *     as long as the log is shorter than LOG_HELD_FACTOR x flush_log_bytes. Beyond that the disk matters more. */
+ *   - by what followers that answer still need, and by a snapshot that is being sent (its receiver
+ *     will need what comes after it), as long as the log is shorter than LOG_HELD_FACTOR x
+ *     flush_log_bytes. Beyond that the disk matters more. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -20,7 +23,7 @@ enum {
     LOG_HELD_FACTOR = 8,
     COMPACT_CHECK_TICKS = 50, /* who held the log back may have caught up, or gone */
     SPARES_CHECK_TICKS = 10,
-    SPARES_RETRY_TICKS = 1000, /* after a failure: the disk is full, most likely */
+    SPARES_RETRY_TICKS = 1000,    /* after a failure: the disk is full, most likely */
     SNAPSHOT_UNUSED_TICKS = 3000, /* since any of it was asked for */
     MARKS_MAX = 65536,
 };
@@ -31,7 +34,8 @@ static uint64_t mark_bytes(const struct replica *replica)
     return bytes == 0 ? 1 : bytes;
 }
 
-/* ---- the length of the log ------------------------------------------------------------------------------- */
+/* ---- the length of the log
+ * ------------------------------------------------------------------------------- */
 
 static void mark_push(struct compaction *compaction, uint64_t index, uint64_t bytes)
 {
@@ -102,7 +106,8 @@ void replica__compaction_reset(struct replica *replica)
     compaction->flush_at_bytes = compaction->appended_bytes + replica->options.flush_log_bytes;
 }
 
-/* The newest mark that leaves at least `bytes` of log behind it and is not after `index`; NULL: none. */
+/* The newest mark that leaves at least `bytes` of log behind it and is not after `index`; NULL:
+ * none. */
 static const struct log_mark *mark_behind(const struct compaction *compaction, uint64_t bytes,
                                           uint64_t index)
 {
@@ -115,7 +120,7 @@ static const struct log_mark *mark_behind(const struct compaction *compaction, u
     return NULL;
 }
 
-/* ---- how far --------------------------------------------------------------------------------------------- */
+/* ---- how far --------------------------------------------------------------------------------- */
 
 /* What others still need: followers that answer, and receivers of a snapshot. */
 static uint64_t needed_after(struct replica *replica)
@@ -170,13 +175,14 @@ static void compact_behind(struct replica *replica)
     marks_drop_to(compaction, base.index);
     compaction->compacting = true;
     replica__compact_submit(replica, base, &membership);
-    log_event(LOG_INFO, "log.compact", "group=%" PRIu64 " replica=%" PRIu64 " base=%" PRIu64
-              " durable=%" PRIu64 " kept_bytes=%" PRIu64,
+    log_event(LOG_INFO, "log.compact",
+              "group=%" PRIu64 " replica=%" PRIu64 " base=%" PRIu64 " durable=%" PRIu64
+              " kept_bytes=%" PRIu64,
               replica->options.group_id, replica->options.replica_id, base.index, durable.index,
               compaction->appended_bytes - compaction->base_bytes);
 }
 
-/* ---- jobs ------------------------------------------------------------------------------------------------ */
+/* ---- jobs ------------------------------------------------------------------------------------ */
 
 struct flush_job {
     struct replica_job base;

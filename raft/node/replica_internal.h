@@ -1,7 +1,8 @@
 /* The insides of a replica, shared by replica*.c only.
  *
- * Who owns what. The loop: everything in struct replica but `persist` and `apply`, which are touched by jobs of that worker
- * only (and by create and destroy, when no worker runs); the log itself has rules of its own (wal.h). Constant after create, read by all: options, env, sm,
+ * Who owns what. The loop: everything in struct replica but `persist` and `apply`, which are
+ * touched by jobs of that worker only (and by create and destroy, when no worker runs); the log
+ * itself has rules of its own (wal.h). Constant after create, read by all: options, env, sm,
  * sender, paths. A job belongs to its worker between submit and done, else to the loop. */
 #ifndef RAFT_NODE_REPLICA_INTERNAL_H
 #define RAFT_NODE_REPLICA_INTERNAL_H
@@ -14,9 +15,11 @@
 #include "raft/wal/wal.h"
 
 struct replica_job_ops {
-    void (*run)(struct replica_job *job);     /* worker; NULL for persist jobs, which run as a batch */
-    void (*done)(struct replica_job *job);    /* loop */
-    void (*release)(struct replica_job *job); /* frees; answers what it still carries with ERR_LEADER_LOST */
+    /* worker; NULL for persist jobs, which run as a batch */
+    void (*run)(struct replica_job *job);
+    void (*done)(struct replica_job *job); /* loop */
+    /* frees; answers what it still carries with ERR_LEADER_LOST */
+    void (*release)(struct replica_job *job);
 };
 
 /* ---- waiting commands and reads ---- */
@@ -82,8 +85,8 @@ struct apply_worker {
     size_t result_capacity;
 };
 
-/* A snapshot that can be sent. Loop: all but `reader`, which is the background worker's. `header` is written by
- * the loop before the first chunk is asked for. */
+/* A snapshot that can be sent. Loop: all but `reader`, which is the background worker's. `header`
+ * is written by the loop before the first chunk is asked for. */
 struct outgoing_snapshot {
     struct outgoing_snapshot *next;
     struct raft_snapshot snapshot;
@@ -105,9 +108,9 @@ struct compaction {
     struct log_mark *marks; /* ascending; about one every LOG_MARK_BYTES */
     size_t mark_count;
     size_t mark_capacity;
-    uint64_t appended_bytes; /* since start, plus what the log held then */
-    uint64_t base_bytes;     /* of that, what was compacted away */
-    uint64_t flush_at_bytes; /* appended_bytes that start the next flush */
+    uint64_t appended_bytes;      /* since start, plus what the log held then */
+    uint64_t base_bytes;          /* of that, what was compacted away */
+    uint64_t flush_at_bytes;      /* appended_bytes that start the next flush */
     struct raft_position durable; /* of the state machine, after the newest flush */
     bool flushing;
     bool compacting;
@@ -151,8 +154,8 @@ struct replica {
     struct entry_waiter *waiters_last;
     struct transfer_waiter *transfers;
 
-    struct read_group *reads_new;       /* since the last poll; one group or NULL */
-    struct read_group *reads_asked;     /* given to the core, oldest first */
+    struct read_group *reads_new;   /* since the last poll; one group or NULL */
+    struct read_group *reads_asked; /* given to the core, oldest first */
     struct read_group *reads_asked_last;
     struct read_group *reads_confirmed; /* by the core; waiting for `handed` to reach their index */
     uint64_t read_context;
@@ -161,12 +164,14 @@ struct replica {
     uint64_t commit;
     uint64_t handed; /* entries up to here were given to the apply worker */
     uint32_t apply_jobs;
-    bool install_pending; /* an install is with the persist worker: nothing more is handed until it is done */
+    /* an install is with the persist worker: nothing more is handed until it is done */
+    bool install_pending;
     uint64_t restore_index; /* newest snapshot given to the apply worker */
 
     struct outgoing_snapshot *outgoing; /* offered to the core; newest first */
     bool snapshot_making;
-    struct outgoing_snapshot *snapshot_unoffered; /* made, but ahead of what the core knows to be applied */
+    /* made, but ahead of what the core knows to be applied */
+    struct outgoing_snapshot *snapshot_unoffered;
     struct compaction compaction;
     bool spares_making;
     uint64_t spares_at_tick; /* when to look again */
@@ -212,7 +217,7 @@ struct read_group *replica__reads_take(struct replica *replica, uint64_t index);
 void replica__waiters_fail_lost(struct replica *replica);
 void replica__transfers_check(struct replica *replica, bool ticked);
 void replica__waiting_fail_all(struct replica *replica);
-void replica__waiter_fail(struct entry_waiter *waiter, int error); /* takes one */
+void replica__waiter_fail(struct entry_waiter *waiter, int error);   /* takes one */
 void replica__waiters_fail(struct entry_waiter *waiters, int error); /* takes the list */
 void replica__read_group_serve(struct read_group *group, int error); /* takes one */
 

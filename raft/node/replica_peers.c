@@ -1,10 +1,11 @@
 /* Frames from peers: who may speak to the core. Loop thread only.
  *
- * A frame must name this cluster, this group and this replica. A member's first frame teaches us its incarnation, which is written to
- * the identity file before anything it says counts: frames that come meanwhile are parked. From then on a frame with another
- * incarnation is from a replica that lost its disk, and with it votes and entries it had promised: it is refused for as long as
- * it is a member. Who is not (yet) a member may speak - a leader whose entry about itself has not reached us, a candidate - and is
- * not written down: the core counts members only. */
+ * A frame must name this cluster, this group and this replica. A member's first frame teaches us
+ * its incarnation, which is written to the identity file before anything it says counts: frames
+ * that come meanwhile are parked. From then on a frame with another incarnation is from a replica
+ * that lost its disk, and with it votes and entries it had promised: it is refused for as long as
+ * it is a member. Who is not (yet) a member may speak - a leader whose entry about itself has not
+ * reached us, a candidate - and is not written down: the core counts members only. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -44,12 +45,14 @@ static bool frame_is_for_us(struct replica *replica, const struct msg_frame *fra
     if (frame->version != PEER_VERSION) {
         refuse(replica, frame, "version", "run_the_same_version_on_all_replicas");
     } else if (frame->cluster_id != self->cluster_id) {
-        refuse(replica, frame, "wrong_cluster", "check_the_cluster_name_and_addresses_of_that_replica");
+        refuse(replica, frame, "wrong_cluster",
+               "check_the_cluster_name_and_addresses_of_that_replica");
     } else if (frame->group_id != self->group_id) {
         refuse(replica, frame, "wrong_group", "check_the_group_id_and_addresses_of_that_replica");
     } else if (frame->to != self->replica_id) {
         refuse(replica, frame, "wrong_replica", "check_the_addresses_of_that_replica");
-    } else if (frame->from == 0 || frame->from == self->replica_id || frame->from_incarnation == 0) {
+    } else if (frame->from == 0 || frame->from == self->replica_id ||
+               frame->from_incarnation == 0) {
         refuse(replica, frame, "wrong_sender", "two_replicas_must_not_have_one_id");
     } else {
         return true;
@@ -88,13 +91,15 @@ static void write_identity(struct replica *replica)
     }
 }
 
-static void step_messages(struct replica *replica, const struct msg_frame *frame, struct blob *owner)
+static void step_messages(struct replica *replica, const struct msg_frame *frame,
+                          struct blob *owner)
 {
     for (uint32_t i = 0; i < frame->message_count; i++) {
         struct message_decoded decoded;
         int error = message_decode(frame->messages[i], owner, frame->from, frame->to, &decoded);
         if (error != ERR_OK) {
-            refuse(replica, frame, err_name(error), "if_it_goes_on_the_network_or_a_version_is_bad");
+            refuse(replica, frame, err_name(error),
+                   "if_it_goes_on_the_network_or_a_version_is_bad");
             return; /* what follows was sent after it: dropping all of it is like losing it */
         }
         raft_core_step(replica->core, &decoded.message);
@@ -159,12 +164,12 @@ void replica__parked_drop(struct replica *replica)
     replica->parked_count = 0;
 }
 
-/* A member that is gone for good may be forgotten. For good: a removal that is not committed may be rolled back. */
+/* A member that is gone for good may be forgotten. For good: a removal that is not committed may be
+ * rolled back. */
 void replica__identity_check_members(struct replica *replica)
 {
     struct raft_membership committed;
-    if (replica->stopping ||
-        !raft_core_membership_at(replica->core, replica->commit, &committed) ||
+    if (replica->stopping || !raft_core_membership_at(replica->core, replica->commit, &committed) ||
         !raft_position_equal(committed.position, replica->status.membership.position)) {
         return;
     }

@@ -1,11 +1,13 @@
-/* The persist worker: what must be durable. Writes of the core, the identity file, compaction of the log.
+/* The persist worker: what must be durable. Writes of the core, the identity file, compaction of
+ * the log.
  *
- * Jobs that wait are run as one batch: every write goes to the log, then one sync makes them all durable, then what was held for
- * each is sent, in order, right from here: the loop need not wake up first. A job that is not a plain write (an install, a
- * compaction, the identity) first settles what came before it.
+ * Jobs that wait are run as one batch: every write goes to the log, then one sync makes them all
+ * durable, then what was held for each is sent, in order, right from here: the loop need not wake
+ * up first. A job that is not a plain write (an install, a compaction, the identity) first settles
+ * what came before it.
  *
- * A failed write or sync is final: the process ends, nothing held is sent, nothing is retried (after a failed fsync the kernel
- * may have dropped the pages while calling them clean). */
+ * A failed write or sync is final: the process ends, nothing held is sent, nothing is retried
+ * (after a failed fsync the kernel may have dropped the pages while calling them clean). */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -34,8 +36,8 @@ struct persist_job {
     struct raft_snapshot *install;
     struct held_frame *held;
     size_t held_count;
-    char *ready_path;             /* of an install, once done */
-    bool install_failed;          /* its stream was not intact */
+    char *ready_path;    /* of an install, once done */
+    bool install_failed; /* its stream was not intact */
 
     /* PERSIST_COMPACT */
     struct raft_position compact_base;
@@ -46,7 +48,8 @@ struct persist_job {
     struct identity_peer peers[IDENTITY_PEERS_MAX];
 };
 
-/* ---- loop: making jobs ---------------------------------------------------------------------------------- */
+/* ---- loop: making jobs
+ * ---------------------------------------------------------------------------------- */
 
 static void persist_done(struct replica_job *base);
 static void persist_release(struct replica_job *base);
@@ -147,7 +150,7 @@ void replica__compact_submit(struct replica *replica, struct raft_position base,
     struct persist_job *job = job_create(replica, PERSIST_COMPACT, "compact");
     job->compact_base = base;
     job->compact_membership = *membership;
-    job->log_time_ms = replica->log_time_ms;
+    job->log_time_ms = replica__log_time(replica); /* at least that of every entry so far */
     replica__submit(replica, &job->base);
 }
 
@@ -159,7 +162,7 @@ void replica__identity_submit(struct replica *replica)
     replica__submit(replica, &job->base);
 }
 
-/* ---- worker --------------------------------------------------------------------------------------------- */
+/* ---- worker ---------------------------------------------------------------------------------- */
 
 static void fail(struct replica *replica, const char *what, int error)
 {
@@ -194,7 +197,8 @@ static int run_install(struct replica *replica, struct persist_job *job)
     int error = snapshot_staging_finish(&worker->staging, snapshot, &job->ready_path);
     if (error == ERR_CORRUPT) {
         log_event(LOG_WARN, "snapshot.not_intact",
-                  "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64 " advice=it_is_asked_for_anew",
+                  "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64
+                  " advice=it_is_asked_for_anew",
                   replica->options.group_id, replica->options.replica_id, snapshot->position.index);
         job->install_failed = true;
         return ERR_OK;
@@ -329,7 +333,7 @@ void replica__persist_run(struct replica_job *const *jobs, size_t count)
     (void)settle(replica, jobs + settled, count - settled);
 }
 
-/* ---- loop: done ----------------------------------------------------------------------------------------- */
+/* ---- loop: done ------------------------------------------------------------------------------ */
 
 static void persist_done(struct replica_job *base)
 {

@@ -1,5 +1,5 @@
-/* From a directory to a running replica: identity, log, staged snapshot, state machine, core. Blocks on the disk; runs in
- * replica_create, before any worker.
+/* From a directory to a running replica: identity, log, staged snapshot, state machine, core.
+ * Blocks on the disk; runs in replica_create, before any worker.
  *
  *     <dir>/identity       written last on the first start: where it is, the log was complete once
  *     <dir>/wal/           the log
@@ -7,16 +7,20 @@
  *
  * What can be found, and what is done:
  *
- *   no identity, log empty or absent             first start (or one that never finished): bootstrap, then identity
- *   no identity, log with something in it        damage: the identity was lost
- *   identity, no log                             damage: the log was lost, and with it votes and entries we promised
- *   ready snapshot newer than the log's base     the reset did not happen: do it (what follows the snapshot's position in the log, if
- *                                                it agrees there, is kept), then restore
- *   ready snapshot newer than what is applied    restore it
- *   ready snapshot otherwise                     it was restored; delete it
- *   log begins after what is applied             damage: the state machine lost what it had made durable
- *   applied is after the log's end               damage: the log lost what was applied (we apply only what is durable in it)
- *   log and state machine disagree on the term   they do not belong together */
+ *   no identity, log empty or absent       first start, or one that never finished: bootstrap,
+ *                                          then identity
+ *   no identity, log with something in it  damage: the identity was lost
+ *   identity, no log                       damage: the log was lost, and with it votes and entries
+ *                                          we promised
+ *   ready snapshot after the log's base    the reset did not happen: do it (what follows the
+ *                                          snapshot's position in the log, if it agrees there, is
+ *                                          kept), then restore
+ *   ready snapshot after what is applied   restore it
+ *   ready snapshot otherwise               it was restored; delete it
+ *   log begins after what is applied       damage: the state machine lost what it had made durable
+ *   applied is after the log's end         damage: the log lost what was applied (we apply only
+ *                                          what is durable in it)
+ *   log and state machine of two terms     they do not belong together */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -28,7 +32,8 @@
 #include <string.h>
 
 #define REPLACE_ADVICE                                                                             \
-    "keep the directory for inspection, remove this replica from its group and add it again under " \
+    "keep the directory for inspection, remove this replica from its group and add it again "      \
+    "under "                                                                                       \
     "a new id with an empty directory"
 
 struct recovery {
@@ -50,7 +55,7 @@ static int complain(struct recovery *r, int error, const char *what, const char 
     return error;
 }
 
-/* ---- steps ----------------------------------------------------------------------------------------------- */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static int make_dirs(struct recovery *r)
 {
@@ -132,7 +137,8 @@ static int settle_identity(struct recovery *r, const struct replica_options *opt
     struct replica *replica = r->replica;
     struct identity *identity = &replica->identity;
     if (r->identity_found && r->log.fresh) {
-        /* The one that was just made must not be found by the next start and taken for the real one. */
+        /* The one that was just made must not be found by the next start and taken for the real
+         * one. */
         close_log(r);
         wal_close(replica->persist.wal);
         replica->persist.wal = NULL;
@@ -179,7 +185,8 @@ static int reset_log(struct recovery *r)
         error = wal_reset(replica->persist.wal, snapshot->position, &snapshot->membership, true);
     }
     if (error != ERR_OK) {
-        return complain(r, error, "cannot begin the log after the staged snapshot", err_text(error));
+        return complain(r, error, "cannot begin the log after the staged snapshot",
+                        err_text(error));
     }
     close_log(r);
     wal_close(replica->persist.wal);
@@ -205,8 +212,9 @@ static int settle_snapshot(struct recovery *r)
     }
     uint64_t index = r->ready.snapshot.position.index;
     if (index > sm->ops->applied(sm->sm).index) {
-        log_event(LOG_INFO, "snapshot.restore", "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64,
-                  replica->options.group_id, replica->options.replica_id, index);
+        log_event(LOG_INFO, "snapshot.restore",
+                  "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64, replica->options.group_id,
+                  replica->options.replica_id, index);
         error = snapshot_store_restore(sm, r->ready.path);
         if (error != ERR_OK) {
             return complain(r, error, "cannot restore the staged snapshot", err_text(error));
@@ -233,7 +241,8 @@ static int compare_applied(struct recovery *r)
     char what[160];
     if (r->log.base.index > applied.index) {
         snprintf(what, sizeof(what),
-                 "the log begins after entry %" PRIu64 " but the state machine holds only what is up to "
+                 "the log begins after entry %" PRIu64
+                 " but the state machine holds only what is up to "
                  "entry %" PRIu64,
                  r->log.base.index, applied.index);
         return complain(r, ERR_CORRUPT, what, REPLACE_ADVICE);
@@ -254,7 +263,7 @@ static int compare_applied(struct recovery *r)
     return ERR_OK;
 }
 
-/* ---- log time ---------------------------------------------------------------------------------------------- */
+/* ---- log time -------------------------------------------------------------------------------- */
 
 /* Time of the newest command among `entries`; false when there is none. */
 static bool newest_time(const struct raft_entry *entries, size_t count, uint64_t *time_ms)
@@ -295,7 +304,7 @@ static int recover_log_time(struct recovery *r)
     return ERR_OK;
 }
 
-/* ---- core -------------------------------------------------------------------------------------------------- */
+/* ---- core ------------------------------------------------------------------------------------ */
 
 static struct raft_core_options core_options(struct replica *replica)
 {
@@ -371,8 +380,8 @@ int replica__recover(struct replica *replica, const struct replica_options *opti
         r->wal_options.seed = rng_next(&replica->rng);
     } while (r->wal_options.seed == 0);
     /* An entry holds one command of the largest size, or many within entry_bytes_max. */
-    r->wal_options.entry_bytes_max = NODE_COMMAND_BYTES_MAX + LOG_ENTRY_HEADER_BYTES_MAX +
-                                     LOG_ENTRY_COMMAND_OVERHEAD_BYTES_MAX;
+    r->wal_options.entry_bytes_max =
+        NODE_COMMAND_BYTES_MAX + LOG_ENTRY_HEADER_BYTES_MAX + LOG_ENTRY_COMMAND_OVERHEAD_BYTES_MAX;
 
     int error = make_bootstrap(r, options);
     error = error != ERR_OK ? error : make_dirs(r);

@@ -1,11 +1,13 @@
-/* Snapshots on their way out. Loop thread, with jobs of the background worker that make, read and close them.
+/* Snapshots on their way out. Loop thread, with jobs of the background worker that make, read and
+ * close them.
  *
- *   a follower needs what the log has no more --> [make job] --> unoffered --applied reaches it--> offered to the core
- *   core: SNAPSHOT message for a chunk --> [chunk job: read, encode, send]
+ *   the core wants one             --> [make job]  --> unoffered --applied reaches it--> offered
+ *   the core sends a chunk of it   --> [chunk job: read, encode, send]
  *   the core names it no longer, or the log was compacted beyond it --> [close job]
  *
- * At most one is being made. An older one lives on while the core is still sending it to somebody. One that nobody asks for any
- * more does not hold back compaction (replica_compact.c), so it goes with the next one. */
+ * At most one is being made. An older one lives on while the core is still sending it to somebody.
+ * One that nobody asks for any more does not hold back compaction (replica_compact.c), so it goes
+ * with the next one. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -15,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- closing --------------------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 struct outgoing_job {
     struct replica_job base;
@@ -76,7 +78,7 @@ static void outgoing_close(struct replica *replica, struct outgoing_snapshot *ou
     replica__submit(replica, &job->base);
 }
 
-/* ---- making ---------------------------------------------------------------------------------------------- */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static void make_run(struct replica_job *base)
 {
@@ -87,8 +89,8 @@ static void make_run(struct replica_job *base)
     job->error = snapshot_store_make_out(replica->env.vfs, replica->snapshot_dir, out->snapshot.id,
                                          &out->dir);
     if (job->error == ERR_OK) {
-        job->error = replica->sm.ops->snapshot_open(replica->sm.sm, out->dir, &out->snapshot.position,
-                                                    &size_bytes, &out->reader);
+        job->error = replica->sm.ops->snapshot_open(
+            replica->sm.sm, out->dir, &out->snapshot.position, &size_bytes, &out->reader);
     }
     out->snapshot.size_bytes = SNAPSHOT_HEADER_BYTES + size_bytes;
 }
@@ -139,22 +141,24 @@ void replica__snapshots_offer(struct replica *replica)
     bool known = index >= replica->status.log_start.index &&
                  raft_core_term_at(replica->core, index) == out->snapshot.position.term &&
                  raft_core_membership_at(replica->core, index, &membership);
-    if (!known) { /* the log was compacted or replaced meanwhile: if it is still needed, another is made */
+    /* the log was compacted or replaced meanwhile: if it is still needed, another is made */
+    if (!known) {
         outgoing_close(replica, out);
         return;
     }
     out->snapshot.membership = membership;
-    snapshot_header_encode(replica->log_time_ms, out->header);
+    snapshot_header_encode(replica__log_time(replica), out->header);
     out->next = replica->outgoing;
     replica->outgoing = out;
     raft_core_snapshot_made(replica->core, &out->snapshot);
     log_event(LOG_INFO, "snapshot.made",
-              "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64 " bytes=%" PRIu64 " id=%016" PRIx64,
+              "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64 " bytes=%" PRIu64
+              " id=%016" PRIx64,
               replica->options.group_id, replica->options.replica_id, index,
               out->snapshot.size_bytes, out->snapshot.id);
 }
 
-/* ---- chunks ---------------------------------------------------------------------------------------------- */
+/* ---- chunks ---------------------------------------------------------------------------------- */
 
 struct chunk_job {
     struct replica_job base;
@@ -191,13 +195,14 @@ static void chunk_run(struct replica_job *base)
     struct chunk_job *job = (struct chunk_job *)base;
     struct replica *replica = base->replica;
     uint64_t left = job->snapshot.size_bytes - job->message.chunk_offset;
-    size_t size = left < replica->options.chunk_bytes_max ? (size_t)left
-                                                          : replica->options.chunk_bytes_max;
+    size_t size =
+        left < replica->options.chunk_bytes_max ? (size_t)left : replica->options.chunk_bytes_max;
     uint8_t *data = mem_alloc(size);
     int error = read_stream(replica, job->out, job->message.chunk_offset, data, size);
     if (error != ERR_OK) { /* ours to serve, not ours to stop for: the follower is sent nothing */
-        log_event(LOG_ERROR, "snapshot.read_failed", "group=%" PRIu64 " offset=%" PRIu64 " error=%s",
-                  replica->options.group_id, job->message.chunk_offset, err_name(error));
+        log_event(LOG_ERROR, "snapshot.read_failed",
+                  "group=%" PRIu64 " offset=%" PRIu64 " error=%s", replica->options.group_id,
+                  job->message.chunk_offset, err_name(error));
     } else {
         struct outbox outbox;
         outbox_init(&outbox);
@@ -272,11 +277,12 @@ void replica__chunk_submit(struct replica *replica, const struct raft_message *m
     replica__submit(replica, &job->base);
 }
 
-/* ---- policy ---------------------------------------------------------------------------------------------- */
+/* ---- policy ---------------------------------------------------------------------------------- */
 
 void replica__snapshots_tick(struct replica *replica)
 {
-    if (replica->status.snapshot_wanted != 0 && !replica->snapshot_making && replica->snapshot_unoffered == NULL) {
+    if (replica->status.snapshot_wanted != 0 && !replica->snapshot_making &&
+        replica->snapshot_unoffered == NULL) {
         start_making(replica);
     }
     struct outgoing_snapshot **link = &replica->outgoing;
@@ -308,7 +314,8 @@ void replica__snapshots_deinit(struct replica *replica)
     }
 }
 
-/* ---- hash: the other long look at the state machine --------------------------------------------------------- */
+/* ---- hash: the other long look at the state machine
+ * --------------------------------------------------------- */
 
 struct hash_job {
     struct replica_job base;

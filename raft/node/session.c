@@ -1,10 +1,11 @@
 /* The table of one client's commands (session.h).
  *
- * Invariants: results are in strictly ascending sequence, none below acked_below; count <= capacity and
- * count <= SESSION_OUTSTANDING_MAX; acked_below and last_active_ms never go back.
+ * Invariants: results are in strictly ascending sequence, none below acked_below; count <= capacity
+ * and count <= SESSION_OUTSTANDING_MAX; acked_below and last_active_ms never go back.
  *
- * Encoded: u8 version = 1, varint acked_below, varint last_active_ms, varint count, count x { varint sequence minus the
- * one before (the first: minus acked_below), u32 fingerprint, varint code, varint version }. */
+ * Encoded: u8 version = 1, varint acked_below, varint last_active_ms, varint count, count x {
+ * varint sequence minus the one before (the first: minus acked_below), u32 fingerprint, varint
+ * code, varint version }. */
 #include "raft/node/session.h"
 
 #include "base/assert.h"
@@ -30,8 +31,8 @@ void session_deinit(struct session *session)
     session_init(session);
 }
 
-/* Where `sequence` is, or where it would have to be put. Commands mostly come in ascending order, so the end is
- * looked at first. */
+/* Where `sequence` is, or where it would have to be put. Commands mostly come in ascending order,
+ * so the end is looked at first. */
 static uint32_t find_place(const struct session *session, uint64_t sequence)
 {
     uint32_t low = 0;
@@ -106,7 +107,8 @@ void session_record(struct session *session, const struct session_result *result
     ASSERT_CMP(session->count, <, SESSION_OUTSTANDING_MAX);
     uint32_t place = find_place(session, result->sequence);
     ASSERT(place == session->count || session->results[place].sequence != result->sequence);
-    struct session_result copy = *result; /* `result` may point into the table, which is about to move */
+    /* `result` may point into the table, which is about to move */
+    struct session_result copy = *result;
     reserve(session, session->count + 1);
     memmove(session->results + place + 1, session->results + place,
             (session->count - place) * sizeof(session->results[0]));

@@ -1,8 +1,9 @@
-/* Exactly once: the table of one client's commands whose results must still be known. Pure data, no I/O; the owner keeps
- * it where it likes (the controller in memory, shardkv one record a (shard, client) in its store).
+/* Exactly once: the table of one client's commands whose results must still be known. Pure data, no
+ * I/O; the owner keeps it where it likes (the controller in memory, shardkv one record a (shard,
+ * client) in its store).
  *
- * A command is known by its sequence. Results are kept until the client says it will never send that sequence again
- * (acked_below), so many may be in flight and finish in any order. */
+ * A command is known by its sequence. Results are kept until the client says it will never send
+ * that sequence again (acked_below), so many may be in flight and finish in any order. */
 #ifndef RAFT_NODE_SESSION_H
 #define RAFT_NODE_SESSION_H
 
@@ -11,14 +12,15 @@
 
 struct session_result {
     uint64_t sequence;
-    uint32_t fingerprint; /* crc32c of the command's bytes: a sequence reused with another payload is an error */
-    uint32_t code;        /* wire code */
+    /* crc32c of the command's bytes: a sequence reused with another payload is an error */
+    uint32_t fingerprint;
+    uint32_t code; /* wire code */
     uint64_t version;
 };
 
 struct session {
-    uint64_t acked_below;    /* sequences below were answered for good */
-    uint64_t last_active_ms; /* log time */
+    uint64_t acked_below;           /* sequences below were answered for good */
+    uint64_t last_active_ms;        /* log time */
     struct session_result *results; /* by ascending sequence */
     uint32_t count;
     uint32_t capacity;

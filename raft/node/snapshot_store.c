@@ -29,7 +29,7 @@ static const char meta_magic[META_MAGIC_BYTES] = {'S', 'K', 'V', 'S', 'M', 'E', 
 static const char meta_name[] = "meta";
 static const char data_name[] = "data";
 
-/* ---- bytes ---------------------------------------------------------------------------------------------- */
+/* ---- bytes ----------------------------------------------------------------------------------- */
 
 void snapshot_header_encode(uint64_t log_time_ms, uint8_t out[SNAPSHOT_HEADER_BYTES])
 {
@@ -103,7 +103,7 @@ static int meta_decode(struct bytes bytes, struct snapshot_ready *out)
     return ERR_OK;
 }
 
-/* ---- arriving ------------------------------------------------------------------------------------------- */
+/* ---- arriving -------------------------------------------------------------------------------- */
 
 void snapshot_staging_init(struct snapshot_staging *staging, const struct vfs *vfs,
                            const struct state_machine *sm, const char *dir)
@@ -244,14 +244,14 @@ int snapshot_staging_finish(struct snapshot_staging *staging, const struct raft_
     return error;
 }
 
-/* ---- ready ---------------------------------------------------------------------------------------------- */
+/* ---- ready ----------------------------------------------------------------------------------- */
 
 /* What a listing of the folder found. */
 struct found {
     const struct vfs *vfs;
     const char *dir;
-    struct buf leftovers;  /* names with their NUL, to be deleted */
-    char ready[64];        /* the newest: names sort by index, so the last one */
+    struct buf leftovers; /* names with their NUL, to be deleted */
+    char ready[64];       /* the newest: names sort by index, so the last one */
 };
 
 static bool name_begins(const char *name, const char *prefix)
@@ -315,8 +315,8 @@ static int load_ready(const struct found *found, struct snapshot_ready *out)
     return error;
 }
 
-int snapshot_store_open(const struct vfs *vfs, const char *dir, struct snapshot_ready *out, char *why,
-                        size_t why_size)
+int snapshot_store_open(const struct vfs *vfs, const char *dir, struct snapshot_ready *out,
+                        char *why, size_t why_size)
 {
     struct found found = {.vfs = vfs, .dir = dir};
     memset(out, 0, sizeof(*out));
@@ -335,11 +335,12 @@ int snapshot_store_open(const struct vfs *vfs, const char *dir, struct snapshot_
     }
     error = load_ready(&found, out);
     if (error != ERR_OK) {
-        snprintf(why, why_size,
-                 "the staged snapshot %s/%s is not readable (%s): keep the directory for inspection, "
-                 "remove this replica from its group and add it again under a new id with an empty "
-                 "directory",
-                 dir, found.ready, err_text(error));
+        snprintf(
+            why, why_size,
+            "the staged snapshot %s/%s is not readable (%s): keep the directory for inspection, "
+            "remove this replica from its group and add it again under a new id with an empty "
+            "directory",
+            dir, found.ready, err_text(error));
     }
     return error;
 }
@@ -376,7 +377,7 @@ int snapshot_store_remove(const struct vfs *vfs, const char *dir, const char *pa
     return error;
 }
 
-/* ---- leaving -------------------------------------------------------------------------------------------- */
+/* ---- leaving --------------------------------------------------------------------------------- */
 
 int snapshot_store_make_out(const struct vfs *vfs, const char *dir, uint64_t id, char **path)
 {

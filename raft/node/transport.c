@@ -1,9 +1,11 @@
 /* Outgoing streams of a group's member; see transport.h.
  *
- * One mutex guards the table of peers and what is in it; nothing of rpc is called under it but opening a stream and taking
- * references, which call nobody back. A peer's struct lives as long as the table or a stream that is not closed names it.
+ * One mutex guards the table of peers and what is in it; nothing of rpc is called under it but
+ * opening a stream and taking references, which call nobody back. A peer's struct lives as long as
+ * the table or a stream that is not closed names it.
  *
- * Invariant: a peer has at most one stream open or connecting; open_count is the number of streams whose `closed` has not run. */
+ * Invariant: a peer has at most one stream open or connecting; open_count is the number of streams
+ * whose `closed` has not run. */
 #include "raft/node/transport.h"
 
 #include "base/assert.h"
@@ -57,10 +59,10 @@ static bool stream_message(void *context, struct rpc_stream *stream, struct byte
                            struct blob *owner);
 static void stream_closed(void *context, struct rpc_stream *stream, int error, const char *text);
 
-static const struct rpc_stream_events stream_events = {
-    .message = stream_message, .closed = stream_closed};
+static const struct rpc_stream_events stream_events = {.message = stream_message,
+                                                       .closed = stream_closed};
 
-/* ---- life ------------------------------------------------------------------------------------------------ */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 struct transport *transport_create(const struct transport_options *options)
 {
@@ -143,7 +145,7 @@ void transport_destroy(struct transport *transport)
     free(transport);
 }
 
-/* ---- members --------------------------------------------------------------------------------------------- */
+/* ---- members --------------------------------------------------------------------------------- */
 
 static size_t find_locked(const struct transport *transport, uint64_t id)
 {
@@ -244,7 +246,7 @@ void transport_forget(struct transport *transport, struct rpc_stream *stream)
     part(&parting);
 }
 
-/* ---- sending --------------------------------------------------------------------------------------------- */
+/* ---- sending --------------------------------------------------------------------------------- */
 
 static void set_back_off_locked(struct peer *peer)
 {
@@ -337,7 +339,7 @@ size_t transport_unreachable(struct transport *transport, uint64_t out[TRANSPORT
     return count;
 }
 
-/* ---- rpc's callbacks --------------------------------------------------------------------------------------- */
+/* ---- rpc's callbacks ------------------------------------------------------------------------- */
 
 static bool stream_message(void *context, struct rpc_stream *stream, struct bytes message,
                            struct blob *owner)

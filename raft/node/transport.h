@@ -1,16 +1,18 @@
-/* Frames to the other members of a group, over one outgoing rpc stream each. Replies travel on the peer's own stream to us.
+/* Frames to the other members of a group, over one outgoing rpc stream each. Replies travel on the
+ * peer's own stream to us.
  *
- *   no stream --send, and the back-off has passed--> open --closed by the other side or the network--> no stream, back-off
+ *   no stream --a send, after the back-off--> open --closed, by anybody--> no stream, back-off
  *
- * A send never waits: what does not fit the stream's bounded queue, or finds no stream, is dropped and the peer is noted as
- * unreachable (the core then probes it). So a dead or slow peer costs the others nothing. A stream that is still connecting takes
- * frames into its queue; Raft does not mind late ones.
+ * A send never waits: what does not fit the stream's bounded queue, or finds no stream, is dropped
+ * and the peer is noted as unreachable (the core then probes it). So a dead or slow peer costs the
+ * others nothing. A stream that is still connecting takes frames into its queue; Raft does not mind
+ * late ones.
  *
- * Somebody whose address is not known - the leader, for a replica that waits to be added and has no membership yet - is answered
- * on the stream it opened to us.
+ * Somebody whose address is not known - the leader, for a replica that waits to be added and has no
+ * membership yet - is answered on the stream it opened to us.
  *
- * Threads: transport_send any; set_members, learn, unreachable: one at a time (the node's loop). Callbacks `received` and
- * `wake` run on rpc's threads and must not block. */
+ * Threads: transport_send any; set_members, learn, unreachable: one at a time (the node's loop).
+ * Callbacks `received` and `wake` run on rpc's threads and must not block. */
 #ifndef RAFT_NODE_TRANSPORT_H
 #define RAFT_NODE_TRANSPORT_H
 
@@ -21,8 +23,9 @@
 struct transport;
 
 enum {
-    TRANSPORT_QUEUE_BYTES_MAX = 32 * 1024 * 1024, /* to send, per peer: the core's window and a large entry */
-    TRANSPORT_PEERS_MAX = 2 * RAFT_MEMBERS_MAX,   /* members, and peers without a known address */
+    /* to send, per peer: the core's window and a large entry */
+    TRANSPORT_QUEUE_BYTES_MAX = 32 * 1024 * 1024,
+    TRANSPORT_PEERS_MAX = 2 * RAFT_MEMBERS_MAX, /* members, and peers without a known address */
 };
 
 struct transport_options {
@@ -31,14 +34,17 @@ struct transport_options {
     uint64_t self;
     uint64_t seed;
     void *context;
-    /* A frame from a peer. Borrowed; reference `owner` to keep the bytes. `stream` is the one it came on. */
-    void (*received)(void *context, struct rpc_stream *stream, struct bytes frame, struct blob *owner);
+    /* A frame from a peer. Borrowed; reference `owner` to keep the bytes. `stream` is the one it
+     * came on. */
+    void (*received)(void *context, struct rpc_stream *stream, struct bytes frame,
+                     struct blob *owner);
     /* Some peer became unreachable: ask transport_unreachable() soon. */
     void (*wake)(void *context);
 };
 
 struct transport *transport_create(const struct transport_options *options);
-/* Cancels every outgoing stream and waits until each has ended. Nothing is sent or received on them afterwards. Never from a callback. */
+/* Cancels every outgoing stream and waits until each has ended. Nothing is sent or received on them
+ * afterwards. Never from a callback. */
 void transport_stop(struct transport *transport);
 void transport_destroy(struct transport *transport); /* takes; stopped before */
 

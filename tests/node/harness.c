@@ -31,7 +31,7 @@ struct harness_options harness_options_default(uint64_t seed)
     return options;
 }
 
-/* ---- clock of a slot --------------------------------------------------------------------------------------- */
+/* ---- clock of a slot ------------------------------------------------------------------------- */
 
 static uint64_t slot_now_ns(void *context)
 {
@@ -39,11 +39,12 @@ static uint64_t slot_now_ns(void *context)
     return slot->harness->clock.now_ns;
 }
 
-/* ---- polls ------------------------------------------------------------------------------------------------- */
+/* ---- polls ----------------------------------------------------------------------------------- */
 
 static void slot_die(struct slot *slot, enum fake_crash how);
 
-/* After anything that let the replica run: it may have ended itself, or its disk may have gone away under it. */
+/* After anything that let the replica run: it may have ended itself, or its disk may have gone away
+ * under it. */
 static void slot_settle(struct slot *slot)
 {
     if (slot->fatal && slot->replica != NULL) {
@@ -80,11 +81,11 @@ void harness__plan_poll(struct slot *slot)
         return;
     }
     slot->poll_planned = true;
-    sim_clock_add(&slot->harness->clock, &(struct sim_event){.at_ns = slot->harness->clock.now_ns +
-                                                                      5 * SIM_US,
-                                                             .run = run_poll,
-                                                             .context = slot,
-                                                             .tag = slot->epoch});
+    sim_clock_add(&slot->harness->clock,
+                  &(struct sim_event){.at_ns = slot->harness->clock.now_ns + 5 * SIM_US,
+                                      .run = run_poll,
+                                      .context = slot,
+                                      .tag = slot->epoch});
 }
 
 static void run_tick(void *context, void *payload, uint64_t epoch)
@@ -97,14 +98,14 @@ static void run_tick(void *context, void *payload, uint64_t epoch)
     }
     replica_tick(slot->replica);
     harness__plan_poll(slot);
-    sim_clock_add(&harness->clock, &(struct sim_event){.at_ns = harness->clock.now_ns +
-                                                                harness->options.tick_ns,
-                                                       .run = run_tick,
-                                                       .context = slot,
-                                                       .tag = epoch});
+    sim_clock_add(&harness->clock,
+                  &(struct sim_event){.at_ns = harness->clock.now_ns + harness->options.tick_ns,
+                                      .run = run_tick,
+                                      .context = slot,
+                                      .tag = epoch});
 }
 
-/* ---- workers ----------------------------------------------------------------------------------------------- */
+/* ---- workers --------------------------------------------------------------------------------- */
 
 static void run_jobs(void *context, void *payload, uint64_t epoch);
 
@@ -181,7 +182,7 @@ static void env_fatal(void *context, const char *what)
     snprintf(slot->why, sizeof(slot->why), "%s", what);
 }
 
-/* ---- life and death ---------------------------------------------------------------------------------------- */
+/* ---- life and death -------------------------------------------------------------------------- */
 
 static void discard_jobs(struct slot *slot)
 {
@@ -248,8 +249,8 @@ static int slot_create_replica(struct slot *slot)
 static void print_trace(void *context, const char *line)
 {
     const struct slot *slot = context;
-    fprintf(stderr, "%10.3f ms slot=%u %s\n", (double)slot->harness->clock.now_ns / 1e6, slot->number,
-            line);
+    fprintf(stderr, "%10.3f ms slot=%u %s\n", (double)slot->harness->clock.now_ns / 1e6,
+            slot->number, line);
 }
 
 int harness_start(struct harness *harness, uint32_t number)
@@ -332,7 +333,8 @@ void harness_stop(struct harness *harness, uint32_t number)
     ASSERT(ended);
     if (slot->replica != NULL) {
         slot_unmake(slot);
-        fake_vfs_crash_as(slot->disk, FAKE_CRASH_KEEP, &harness->rng); /* locks and handles of the process end */
+        /* locks and handles of the process end */
+        fake_vfs_crash_as(slot->disk, FAKE_CRASH_KEEP, &harness->rng);
     }
 }
 
@@ -385,7 +387,7 @@ void harness_destroy(struct harness *harness)
     free(harness);
 }
 
-/* ---- looking ----------------------------------------------------------------------------------------------- */
+/* ---- looking --------------------------------------------------------------------------------- */
 
 uint64_t harness_now_ns(const struct harness *harness)
 {
@@ -432,7 +434,7 @@ void harness_set_waiting(struct harness *harness, uint32_t slot, bool waiting)
     harness->slots[slot].waiting = waiting;
 }
 
-/* ---- time -------------------------------------------------------------------------------------------------- */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 void harness_run_for(struct harness *harness, uint64_t duration_ns)
 {

@@ -1,14 +1,18 @@
-/* N replicas of the real raft/node/replica over virtual time, fake disks and a simulated network, in one thread and from one seed.
- * Only time, disk and network are fake; the machine that runs here is the one node.c drives.
+/* N replicas of the real raft/node/replica over virtual time, fake disks and a simulated network,
+ * in one thread and from one seed. Only time, disk and network are fake; the machine that runs here
+ * is the one node.c drives.
  *
- *   events of the clock: tick, frame arrives, job ends, something was asked  -->  replica_*()  --> replica_poll()
- *   jobs: queued per worker, "run" when their time is over (that is when bytes become durable and held frames leave)
+ *   events of the clock: tick, frame arrives, job ends, something was asked  -->  replica_*()  -->
+ *   replica_poll() jobs: queued per worker, "run" when their time is over (that is when bytes
+ *   become durable and held frames leave)
  *
- * Replica ids are slot + 1. A slot is up, or down: crashed (its disk lost or tore what was not synced), stopped in order, or
- * ended by itself (env.fatal). harness_start brings it back from what its disk holds.
+ * Replica ids are slot + 1. A slot is up, or down: crashed (its disk lost or tore what was not
+ * synced), stopped in order, or ended by itself (env.fatal). harness_start brings it back from what
+ * its disk holds.
  *
- * Checked all the time, for any state machine: entries are applied in order, without gaps, the same on every replica, with log
- * times that never go back; every core's own invariants; at most one leader a term. A violation ends the program. */
+ * Checked all the time, for any state machine: entries are applied in order, without gaps, the same
+ * on every replica, with log times that never go back; every core's own invariants; at most one
+ * leader a term. A violation ends the program. */
 #ifndef TESTS_NODE_HARNESS_H
 #define TESTS_NODE_HARNESS_H
 
@@ -18,7 +22,8 @@
 
 enum { HARNESS_SLOTS_MAX = 9 };
 
-/* Makes and unmakes the state machine of a slot. `close` must not make anything durable: it also stands for a crash. */
+/* Makes and unmakes the state machine of a slot. `close` must not make anything durable: it also
+ * stands for a crash. */
 struct harness_machine {
     int (*open)(void *context, uint32_t slot, const struct vfs *vfs, const char *dir,
                 struct state_machine *out);
@@ -29,12 +34,12 @@ struct harness_machine {
 struct harness_net {
     uint64_t delay_min_ns;
     uint64_t delay_max_ns;
-    bool fifo;                   /* a link keeps its order, as one stream does */
+    bool fifo; /* a link keeps its order, as one stream does */
     uint32_t loss_permille;
     uint32_t duplicate_permille;
     uint32_t straggler_permille; /* arrives up to straggler_max_ns late, out of order */
     uint64_t straggler_max_ns;
-    bool report_losses;          /* the sender's transport notices what did not arrive */
+    bool report_losses; /* the sender's transport notices what did not arrive */
 };
 struct harness_net harness_net_reliable(void);
 struct harness_net harness_net_unreliable(void);
@@ -54,7 +59,8 @@ struct harness_options {
     uint64_t tick_ns;
     struct replica_options replica; /* ids, dir, members and seed are filled in for each start */
 };
-/* Three members, a reliable network, small segments and caches; the machine is still to be named. */
+/* Three members, a reliable network, small segments and caches; the machine is still to be named.
+ * */
 struct harness_options harness_options_default(uint64_t seed);
 
 struct harness_counters {
@@ -69,7 +75,8 @@ struct harness_counters {
 
 struct harness;
 
-struct harness *harness_create(const struct harness_options *options); /* gives; all slots are down */
+/* gives; all slots are down */
+struct harness *harness_create(const struct harness_options *options);
 void harness_destroy(struct harness *harness);
 uint64_t harness_now_ns(const struct harness *harness);
 struct rng *harness_rng(struct harness *harness); /* for the test's own choices */
@@ -79,8 +86,10 @@ const struct harness_counters *harness_counters(const struct harness *harness);
 
 /* 0, or what replica_create said; harness_why() tells more. */
 int harness_start(struct harness *harness, uint32_t slot) MUST_USE;
-void harness_start_all(struct harness *harness); /* those that are down, of the first members; must succeed */
-const char *harness_why(const struct harness *harness, uint32_t slot); /* of the last failed start, or env.fatal's text */
+/* those that are down, of the first members; must succeed */
+void harness_start_all(struct harness *harness);
+/* of the last failed start, or env.fatal's text */
+const char *harness_why(const struct harness *harness, uint32_t slot);
 bool harness_is_up(const struct harness *harness, uint32_t slot);
 void harness_crash(struct harness *harness, uint32_t slot, enum fake_crash how);
 /* In order: runs the clock until every job is back. */
@@ -93,7 +102,8 @@ void harness_swap_disk(struct harness *harness, uint32_t slot, struct fake_vfs *
 struct replica *harness_replica(struct harness *harness, uint32_t slot);
 struct state_machine *harness_machine_of(struct harness *harness, uint32_t slot);
 struct fake_vfs *harness_disk(struct harness *harness, uint32_t slot);
-/* A membership as replica_options.members wants it for later starts of this slot: none (waits to be added) or the first members. */
+/* A membership as replica_options.members wants it for later starts of this slot: none (waits to be
+ * added) or the first members. */
 void harness_set_waiting(struct harness *harness, uint32_t slot, bool waiting);
 
 /* ---- time ---- */
@@ -109,7 +119,8 @@ void harness_at(struct harness *harness, uint64_t at_ns, void (*run)(void *conte
 /* ---- network ---- */
 
 void harness_set_net(struct harness *harness, const struct harness_net *net);
-void harness_connect(struct harness *harness, uint32_t slot, bool connected); /* the course's switch: both ways, all peers */
+/* the course's switch: both ways, all peers */
+void harness_connect(struct harness *harness, uint32_t slot, bool connected);
 void harness_cut(struct harness *harness, uint32_t from, uint32_t to, bool cut); /* one way */
 /* `side` is a bit mask of slots: links across it are cut, all others are whole. */
 void harness_partition(struct harness *harness, uint32_t side);
@@ -121,10 +132,10 @@ void harness_heal(struct harness *harness);
 int harness_leader(struct harness *harness);
 /* Waits for one; -1 after limit_ns. */
 int harness_wait_leader(struct harness *harness, uint64_t limit_ns);
-/* As replica_propose and replica_read, from outside: the call itself takes a moment and answers later. A slot that is down answers
- * ERR_UNAVAILABLE. */
-void harness_propose(struct harness *harness, uint32_t slot, struct bytes payload, node_done_fn done,
-                     void *context);
+/* As replica_propose and replica_read, from outside: the call itself takes a moment and answers
+ * later. A slot that is down answers ERR_UNAVAILABLE. */
+void harness_propose(struct harness *harness, uint32_t slot, struct bytes payload,
+                     node_done_fn done, void *context);
 void harness_read(struct harness *harness, uint32_t slot, node_read_fn serve, void *context);
 void harness_change_member(struct harness *harness, uint32_t slot, enum raft_change_kind kind,
                            uint64_t id, node_change_fn done, void *context);

@@ -1,5 +1,5 @@
-/* What must hold at every step, whatever the state machine: see harness.h. The watcher sits between a replica and its state
- * machine and passes everything on. */
+/* What must hold at every step, whatever the state machine: see harness.h. The watcher sits between
+ * a replica and its state machine and passes everything on. */
 #include "node/harness_internal.h"
 
 #include "base/assert.h"
@@ -14,15 +14,15 @@
 #define VIOLATION(slot, ...)                                                                       \
     do {                                                                                           \
         fprintf(stderr, "violation: seed=%" PRIu64 " now_ms=%" PRIu64 " slot=%u: ",                \
-                (slot)->harness->options.seed,                                                      \
-                (uint64_t)((slot)->harness->clock.now_ns / SIM_MS),                                \
+                (slot)->harness->options.seed, (uint64_t)((slot)->harness->clock.now_ns / SIM_MS), \
                 (slot)->number);                                                                   \
         fprintf(stderr, __VA_ARGS__);                                                              \
         fputc('\n', stderr);                                                                       \
         abort();                                                                                   \
     } while (0)
 
-/* ---- the log as everybody must see it ------------------------------------------------------------------------ */
+/* ---- the log as everybody must see it
+ * ------------------------------------------------------------------------ */
 
 static struct applied_entry *applied_at(struct harness *harness, uint64_t index)
 {
@@ -57,7 +57,9 @@ static void note_entry(struct slot *slot, struct raft_position position, uint64_
             .known = true, .term = position.term, .checksum = checksum, .time_ms = time_ms};
         slot->harness->counters.entries_applied++;
     } else if (entry->term != position.term || entry->checksum != checksum) {
-        VIOLATION(slot, "entry %" PRIu64 " applied as term %" PRIu64 " checksum %08x, was %" PRIu64 " %08x",
+        VIOLATION(slot,
+                  "entry %" PRIu64 " applied as term %" PRIu64 " checksum %08x, was %" PRIu64
+                  " %08x",
                   position.index, position.term, checksum, entry->term, entry->checksum);
     }
 }
@@ -101,7 +103,7 @@ static void check_batch(struct slot *slot, const struct sm_batch *batch)
     slot->applied = batch->last;
 }
 
-/* ---- the watcher --------------------------------------------------------------------------------------------- */
+/* ---- the watcher ----------------------------------------------------------------------------- */
 
 static int watch_apply(void *sm, const struct sm_batch *batch)
 {
@@ -168,7 +170,8 @@ static int watch_hash(void *sm, uint64_t *hash, struct raft_position *position)
 
 void harness__watch(struct slot *slot)
 {
-    /* One table a slot, because the readers' and writers' calls go straight to the state machine's own functions. */
+    /* One table a slot, because the readers' and writers' calls go straight to the state machine's
+     * own functions. */
     struct state_machine_ops *ops = &slot->watch_ops;
     const struct state_machine_ops *real = slot->machine.ops;
     *ops = (struct state_machine_ops){
@@ -191,7 +194,8 @@ void harness__watch(struct slot *slot)
     slot->time_ms = 0;
 }
 
-/* ---- after every step ----------------------------------------------------------------------------------------- */
+/* ---- after every step
+ * ----------------------------------------------------------------------------------------- */
 
 static void check_leader(struct slot *slot, const struct raft_status *status)
 {
@@ -231,7 +235,7 @@ void harness__check_deinit(struct harness *harness)
     free(harness->leader_of_term);
 }
 
-/* ---- questions ------------------------------------------------------------------------------------------------- */
+/* ---- questions ------------------------------------------------------------------------------- */
 
 int harness_leader(struct harness *harness)
 {

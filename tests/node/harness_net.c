@@ -8,8 +8,10 @@
 
 struct harness_net harness_net_reliable(void)
 {
-    return (struct harness_net){
-        .delay_min_ns = 50 * SIM_US, .delay_max_ns = 500 * SIM_US, .fifo = true, .report_losses = true};
+    return (struct harness_net){.delay_min_ns = 50 * SIM_US,
+                                .delay_max_ns = 500 * SIM_US,
+                                .fifo = true,
+                                .report_losses = true};
 }
 
 struct harness_net harness_net_unreliable(void)
@@ -22,11 +24,12 @@ struct harness_net harness_net_unreliable(void)
                                 .straggler_max_ns = 2 * SIM_S};
 }
 
-/* ---- frames ------------------------------------------------------------------------------------------------ */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 static bool linked(const struct harness *harness, uint32_t from, uint32_t to)
 {
-    return harness->slots[from].connected && harness->slots[to].connected && !harness->cut[from][to];
+    return harness->slots[from].connected && harness->slots[to].connected &&
+           !harness->cut[from][to];
 }
 
 static void drop_frame(void *context, void *payload, uint64_t tag)
@@ -83,7 +86,8 @@ void harness__send(struct slot *from, uint64_t peer, struct buf *bytes)
     harness->counters.frames_sent++;
     harness->counters.bytes_sent += blob_view(frame).size;
     bool exists = peer >= 1 && peer <= harness->options.slot_count;
-    bool lost = !exists || !linked(harness, from->number, to) || harness->slots[to].replica == NULL ||
+    bool lost = !exists || !linked(harness, from->number, to) ||
+                harness->slots[to].replica == NULL ||
                 rng_chance(&harness->net_rng, harness->net.loss_permille, 1000);
     if (lost) {
         blob_unref(frame);
@@ -98,17 +102,18 @@ void harness__send(struct slot *from, uint64_t peer, struct buf *bytes)
     }
     unsigned copies = rng_chance(&harness->net_rng, harness->net.duplicate_permille, 1000) ? 2 : 1;
     for (unsigned i = 0; i < copies; i++) {
-        sim_clock_add(&harness->clock, &(struct sim_event){.at_ns = arrival_ns(harness, from->number, to),
-                                                           .run = deliver,
-                                                           .drop = drop_frame,
-                                                           .context = &harness->slots[to],
-                                                           .payload = blob_ref(frame),
-                                                           .tag = from->number});
+        sim_clock_add(&harness->clock,
+                      &(struct sim_event){.at_ns = arrival_ns(harness, from->number, to),
+                                          .run = deliver,
+                                          .drop = drop_frame,
+                                          .context = &harness->slots[to],
+                                          .payload = blob_ref(frame),
+                                          .tag = from->number});
     }
     blob_unref(frame);
 }
 
-/* ---- cutting ----------------------------------------------------------------------------------------------- */
+/* ---- cutting --------------------------------------------------------------------------------- */
 
 void harness_set_net(struct harness *harness, const struct harness_net *net)
 {
@@ -142,7 +147,7 @@ void harness_heal(struct harness *harness)
     }
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------ */
+/* ---- asking ---------------------------------------------------------------------------------- */
 
 enum request_kind { REQUEST_PROPOSE, REQUEST_READ, REQUEST_CHANGE, REQUEST_TRANSFER };
 
@@ -215,15 +220,16 @@ static void request_run(void *context, void *payload, uint64_t tag)
 static void ask(struct harness *harness, uint32_t slot, const struct request *request)
 {
     uint64_t delay_ns = rng_between(&harness->rng, 10 * SIM_US, 100 * SIM_US);
-    sim_clock_add(&harness->clock, &(struct sim_event){.at_ns = harness->clock.now_ns + delay_ns,
-                                                       .run = request_run,
-                                                       .drop = request_free,
-                                                       .context = &harness->slots[slot],
-                                                       .payload = mem_dup(request, sizeof(*request))});
+    sim_clock_add(&harness->clock,
+                  &(struct sim_event){.at_ns = harness->clock.now_ns + delay_ns,
+                                      .run = request_run,
+                                      .drop = request_free,
+                                      .context = &harness->slots[slot],
+                                      .payload = mem_dup(request, sizeof(*request))});
 }
 
-void harness_propose(struct harness *harness, uint32_t slot, struct bytes payload, node_done_fn done,
-                     void *context)
+void harness_propose(struct harness *harness, uint32_t slot, struct bytes payload,
+                     node_done_fn done, void *context)
 {
     ask(harness, slot,
         &(struct request){.kind = REQUEST_PROPOSE,

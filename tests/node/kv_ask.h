@@ -1,5 +1,6 @@
-/* Requests to replicas of the harness with the key-value machine, and waiting for their answers. An ask must stay where it is until it is
- * answered; every one is, exactly once: a second answer ends the program. */
+/* Requests to replicas of the harness with the key-value machine, and waiting for their answers. An
+ * ask must stay where it is until it is answered; every one is, exactly once: a second answer ends
+ * the program. */
 #ifndef TESTS_NODE_KV_ASK_H
 #define TESTS_NODE_KV_ASK_H
 
@@ -27,8 +28,8 @@ void kv_ask_get(struct harness *harness, uint32_t slot, const char *key, struct 
 /* False: not answered in time. */
 bool kv_ask_wait(struct harness *harness, struct kv_ask *ask, uint64_t limit_ns);
 
-/* Asks whoever leads, again and again, until it worked; false after limit_ns. The command must be one that may run twice, or have a
- * session. */
+/* Asks whoever leads, again and again, until it worked; false after limit_ns. The command must be
+ * one that may run twice, or have a session. */
 bool kv_do(struct harness *harness, const struct kv_command *command, uint64_t limit_ns);
 bool kv_put(struct harness *harness, const char *key, const char *value, uint64_t limit_ns);
 /* Puts `count` keys "<prefix><i>" with values of `value_bytes` bytes. */

@@ -1,7 +1,8 @@
 /* See kv_machine.h.
  *
- * Image (the file `kv.state`, and a snapshot's stream): u64 index, u64 term, varint keys, keys x { sized key, sized value }, varint
- * clients, clients x { u64 id, sized session }, u32 crc32c of everything before. */
+ * Image (the file `kv.state`, and a snapshot's stream): u64 index, u64 term, varint keys, keys x {
+ * sized key, sized value }, varint clients, clients x { u64 id, sized session }, u32 crc32c of
+ * everything before. */
 #include "node/kv_machine.h"
 
 #include "base/assert.h"
@@ -44,7 +45,7 @@ struct kv_machine {
     struct raft_position durable;
 };
 
-/* ---- state -------------------------------------------------------------------------------------------------- */
+/* ---- state ----------------------------------------------------------------------------------- */
 
 static void state_deinit(struct kv_state *state)
 {
@@ -84,7 +85,8 @@ static struct buf *pair_value(struct kv_state *state, struct bytes key)
     if (!found) {
         if (state->pair_count == state->pair_capacity) {
             state->pair_capacity = state->pair_capacity == 0 ? 64 : state->pair_capacity * 2;
-            state->pairs = mem_realloc(state->pairs, state->pair_capacity * sizeof(state->pairs[0]));
+            state->pairs =
+                mem_realloc(state->pairs, state->pair_capacity * sizeof(state->pairs[0]));
         }
         memmove(state->pairs + place + 1, state->pairs + place,
                 (state->pair_count - place) * sizeof(state->pairs[0]));
@@ -171,7 +173,7 @@ static int image_decode(struct bytes image, struct kv_state *out)
     return error;
 }
 
-/* ---- commands ------------------------------------------------------------------------------------------------ */
+/* ---- commands -------------------------------------------------------------------------------- */
 
 void kv_command_encode(const struct kv_command *command, struct buf *out)
 {
@@ -253,8 +255,8 @@ static void apply_command(struct kv_state *state, const struct sm_command *from)
     const struct session_result *repeat;
     struct session *session = client_session(state, command.client_id);
     uint32_t fingerprint = crc32c_extend(0, command.value.data, command.value.size);
-    switch (session_check(session, command.acked_below, command.sequence, fingerprint, from->time_ms,
-                          &repeat)) {
+    switch (session_check(session, command.acked_below, command.sequence, fingerprint,
+                          from->time_ms, &repeat)) {
     case SESSION_EXECUTE:
         execute(state, &command, from->result);
         session_record(session, &(struct session_result){.sequence = command.sequence,
@@ -275,7 +277,7 @@ static void apply_command(struct kv_state *state, const struct sm_command *from)
     }
 }
 
-/* ---- vtable -------------------------------------------------------------------------------------------------- */
+/* ---- vtable ---------------------------------------------------------------------------------- */
 
 static int kv_apply(void *sm, const struct sm_batch *batch)
 {
@@ -478,7 +480,7 @@ static int kv_hash(void *sm, uint64_t *hash, struct raft_position *position)
     return ERR_OK;
 }
 
-/* ---- life ---------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 int kv_machine_open(const struct vfs *vfs, const char *dir, struct state_machine *out)
 {

@@ -1,9 +1,10 @@
-/* A key-value state machine for tests: in memory, with exactly-once sessions, flushed as one file, snapshots as one image. Everything
- * goes through the vfs it is given, so a fake disk can hurt it. Safe for the node's three workers at once (one mutex).
+/* A key-value state machine for tests: in memory, with exactly-once sessions, flushed as one file,
+ * snapshots as one image. Everything goes through the vfs it is given, so a fake disk can hurt it.
+ * Safe for the node's three workers at once (one mutex).
  *
  * Command:  u8 kind, u64 client_id, varint sequence, varint acked_below, sized key, sized value
- * Answer:   varint code (base/error.h, positive), sized value after the command (before it, for SESSION errors: empty)
- * client_id 0: no session. */
+ * Answer:   varint code (base/error.h, positive), sized value after the command (before it, for
+ * SESSION errors: empty) client_id 0: no session. */
 #ifndef TESTS_NODE_KV_MACHINE_H
 #define TESTS_NODE_KV_MACHINE_H
 

@@ -1,4 +1,5 @@
-/* Raft messages as bytes: round trips of every kind, and whatever else arrives is refused without harm. */
+/* Raft messages as bytes: round trips of every kind, and whatever else arrives is refused without
+ * harm. */
 #include "base/codec.h"
 #include "base/crc32c.h"
 #include "base/rng.h"
@@ -127,7 +128,8 @@ static void assert_message_equal(const struct raft_message *a, const struct raft
     }
 }
 
-/* The bytes in a heap block of exactly their size, so that the address sanitizer sees a read past the end. */
+/* The bytes in a heap block of exactly their size, so that the address sanitizer sees a read past
+ * the end. */
 static int decode(struct bytes bytes, struct message_decoded *out, struct blob **owner)
 {
     *owner = blob_copy(bytes);
@@ -228,8 +230,8 @@ static void mutate(struct buf *bytes, struct rng *rng)
     }
 }
 
-/* With a checksum that fits, the decoder's own checks are all there is: whatever it lets through must be a message that
- * can be encoded and read again as the same. */
+/* With a checksum that fits, the decoder's own checks are all there is: whatever it lets through
+ * must be a message that can be encoded and read again as the same. */
 static void test_message_mutated_with_good_checksum_is_refused_or_sound(void **state)
 {
     (void)state;
@@ -264,7 +266,7 @@ static void test_message_mutated_with_good_checksum_is_refused_or_sound(void **s
         blob_unref(owner);
         buf_deinit(&bytes);
     }
-    assert_true(accepted > ROUNDS / 100);        /* the mutations are not all nonsense */
+    assert_true(accepted > ROUNDS / 100); /* the mutations are not all nonsense */
     assert_true(accepted < ROUNDS - ROUNDS / 100);
 }
 

@@ -20,8 +20,8 @@
 
 #include <cmocka.h>
 
-/* The gRPC core is not instrumented: the thread sanitizer cannot see its locks, so what its threads do to its own
- * memory is left out. Our own accesses are all checked, and nothing is suppressed. */
+/* The gRPC core is not instrumented: the thread sanitizer cannot see its locks, so what its threads
+ * do to its own memory is left out. Our own accesses are all checked, and nothing is suppressed. */
 __attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
@@ -49,7 +49,8 @@ struct server {
 
 struct fixture {
     char root[128];
-    struct vfs vfs; /* the real one; a lock lasts as long as the process, which here outlives its nodes */
+    /* the real one; a lock lasts as long as the process, which here outlives its nodes */
+    struct vfs vfs;
     struct server servers[NODES];
     struct node_member members[NODES];
 };
@@ -72,7 +73,7 @@ static int lock_nothing(void *context, const char *path)
     return ERR_OK;
 }
 
-/* ---- servers --------------------------------------------------------------------------------------------------- */
+/* ---- servers --------------------------------------------------------------------------------- */
 
 static struct node_options options_of(struct fixture *fixture, uint32_t i)
 {
@@ -112,8 +113,8 @@ static void server_close(struct server *server)
 }
 
 /* Leaves nothing behind on an error. */
-static int node_up(struct fixture *fixture, uint32_t i, const struct node_options *options, char *why,
-                   size_t why_size)
+static int node_up(struct fixture *fixture, uint32_t i, const struct node_options *options,
+                   char *why, size_t why_size)
 {
     struct server *server = &fixture->servers[i];
     server_open(fixture, i);
@@ -127,7 +128,8 @@ static int node_up(struct fixture *fixture, uint32_t i, const struct node_option
     }
     assert_int_equal(node_add_methods(server->node, server->server), ERR_OK);
     error = rpc_server_start(server->server);
-    for (int tries = 0; error == ERR_EXISTS && tries < 200; tries++) { /* the port of its former life lingers */
+    /* the port of its former life lingers */
+    for (int tries = 0; error == ERR_EXISTS && tries < 200; tries++) {
         nap();
         error = rpc_server_start(server->server);
     }
@@ -180,7 +182,8 @@ static int setup(void **state)
 {
     struct fixture *fixture = mem_calloc(1, sizeof(*fixture));
     const char *base = getenv("TMPDIR");
-    snprintf(fixture->root, sizeof(fixture->root), "%s/shardkv-node-XXXXXX", base == NULL ? "/tmp" : base);
+    snprintf(fixture->root, sizeof(fixture->root), "%s/shardkv-node-XXXXXX",
+             base == NULL ? "/tmp" : base);
     assert_non_null(mkdtemp(fixture->root));
     fixture->vfs = *vfs_system();
     fixture->vfs.lock = lock_nothing;
@@ -227,7 +230,8 @@ static uint32_t wait_leader(struct fixture *fixture)
     return (uint32_t)leader;
 }
 
-/* ---- waiting for one answer -------------------------------------------------------------------------------------- */
+/* ---- waiting for one answer
+ * -------------------------------------------------------------------------------------- */
 
 struct call {
     pthread_mutex_t lock;
@@ -392,7 +396,7 @@ static uint64_t applied_of(struct fixture *fixture, uint32_t i)
     return status.raft.applied;
 }
 
-/* ---- tests ----------------------------------------------------------------------------------------------------- */
+/* ---- tests ----------------------------------------------------------------------------------- */
 
 static void start_members(struct fixture *fixture)
 {
@@ -699,7 +703,8 @@ static void test_node_wiped_member_is_not_counted(void **state)
                      ERR_OK);
     start(fixture, wiped);
     stop(fixture, other);
-    /* What the leader still had as a majority ends within two election timeouts, and no other comes. */
+    /* What the leader still had as a majority ends within two election timeouts, and no other
+     * comes. */
     uint64_t end_ns = now_ns() + LIMIT_NS;
     while (find_leader(fixture) >= 0 && now_ns() < end_ns) {
         nap();
@@ -736,8 +741,8 @@ static void test_node_admin_calls_transfer_and_change(void **state)
         buf_init(&bytes);
         buf_init(&reply);
         msg_transfer_request_encode(&request, &bytes);
-        assert_int_equal(rpc_call_wait(channels[i], METHOD_ADMIN_TRANSFER, &bytes, now_ns() + LIMIT_NS,
-                                       &reply, NULL, 0),
+        assert_int_equal(rpc_call_wait(channels[i], METHOD_ADMIN_TRANSFER, &bytes,
+                                       now_ns() + LIMIT_NS, &reply, NULL, 0),
                          ERR_OK);
         assert_int_equal(msg_admin_response_decode(buf_view(&reply), response), ERR_OK);
         assert_int_equal(response->header.error, expected[i]);
@@ -772,8 +777,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_node_three_propose_and_read, setup, teardown),
-        cmocka_unit_test_setup_teardown(
-            test_node_many_writers_through_transfers_once_each_in_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_node_many_writers_through_transfers_once_each_in_order,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_node_leader_stops_another_takes_over_and_it_returns,
                                         setup, teardown),
         cmocka_unit_test_setup_teardown(test_node_all_stop_and_start_again_with_everything, setup,
@@ -784,7 +789,8 @@ int main(void)
                                         teardown),
         cmocka_unit_test_setup_teardown(test_node_wrong_identity_is_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(test_node_directory_in_use_is_busy, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_node_of_another_cluster_is_not_counted, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_node_of_another_cluster_is_not_counted, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(test_node_wiped_member_is_not_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_node_admin_calls_transfer_and_change, setup, teardown),
     };

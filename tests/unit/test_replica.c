@@ -1,4 +1,5 @@
-/* A group of real replicas over virtual time: electing, proposing, reading, crashing, changing members. */
+/* A group of real replicas over virtual time: electing, proposing, reading, crashing, changing
+ * members. */
 #include "base/log.h"
 #include "node/kv_ask.h"
 
@@ -233,7 +234,8 @@ static void test_replica_lagging_follower_is_served_from_the_log(void **state)
     struct harness *harness = group_of_three(9);
     uint32_t away = (leader_of(harness) + 1) % 3;
     harness_crash(harness, away, FAKE_CRASH_ANY);
-    /* More than the cache holds (so it is read back from disk), less than what is flushed and compacted. */
+    /* More than the cache holds (so it is read back from disk), less than what is flushed and
+     * compacted. */
     assert_true(kv_put_many(harness, "k", 40, 1000, LIMIT_NS));
     harness_start_all(harness);
     assert_true(harness_wait_applied(harness, 40, LIMIT_NS));
@@ -274,7 +276,8 @@ static void test_replica_log_stays_bounded_under_load(void **state)
     for (uint32_t slot = 0; slot < 3; slot++) {
         struct node_status status = status_of(harness, slot);
         assert_true(status.raft.log_start.index > 1000);
-        assert_in_range(status.log_bytes, 1, 8 * 64 * 1024); /* of 1.5 MB written; the first flush comes at 64 KiB */
+        /* of 1.5 MB written; the first flush comes at 64 KiB */
+        assert_in_range(status.log_bytes, 1, 8 * 64 * 1024);
     }
     assert_int_equal(harness_counters(harness)->restores, 0);
     harness_destroy(harness);
@@ -367,7 +370,8 @@ static void test_replica_waiting_one_is_added_promoted_and_removed(void **state)
     options.slot_count = 4;
     struct harness *harness = harness_create(&options);
     harness_start_all(harness);
-    assert_true(kv_put_many(harness, "k", 150, 1000, LIMIT_NS)); /* compacted: the new one needs a snapshot */
+    /* compacted: the new one needs a snapshot */
+    assert_true(kv_put_many(harness, "k", 150, 1000, LIMIT_NS));
     harness_set_waiting(harness, 3, true);
     assert_int_equal(harness_start(harness, 3), ERR_OK);
     harness_run_for(harness, SIM_S);

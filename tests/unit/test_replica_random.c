@@ -1,6 +1,7 @@
-/* Replicas in a storm: crashes, partitions, a bad network, failing disks, snapshots, transfers, all drawn from a seed, while clients
- * append with sessions and read. Afterwards every acknowledged append is there once and in its client's order, every read saw
- * at least what was acknowledged before it, and all replicas are equal. (The harness checks the log itself at every step.)
+/* Replicas in a storm: crashes, partitions, a bad network, failing disks, snapshots, transfers, all
+ * drawn from a seed, while clients append with sessions and read. Afterwards every acknowledged
+ * append is there once and in its client's order, every read saw at least what was acknowledged
+ * before it, and all replicas are equal. (The harness checks the log itself at every step.)
  *
  *     test_replica_random               the seeds of every run
  *     test_replica_random <seed>        that one, with its story */
@@ -27,10 +28,10 @@ enum {
 
 struct client {
     struct harness *harness;
-    uint32_t number;      /* also its id and its key */
-    uint64_t sequence;    /* of the append under way, or of the last one */
-    uint64_t acked;       /* appends answered with success */
-    uint64_t read_floor;  /* acked when the read began */
+    uint32_t number;     /* also its id and its key */
+    uint64_t sequence;   /* of the append under way, or of the last one */
+    uint64_t acked;      /* appends answered with success */
+    uint64_t read_floor; /* acked when the read began */
     struct kv_ask ask;
     bool reading;
     bool stopped;
@@ -45,7 +46,7 @@ struct storm {
     bool over;
 };
 
-/* ---- clients --------------------------------------------------------------------------------------------------- */
+/* ---- clients --------------------------------------------------------------------------------- */
 
 static void client_key(const struct client *client, char key[16])
 {
@@ -156,14 +157,15 @@ again:
                client_step, client);
 }
 
-/* ---- weather ---------------------------------------------------------------------------------------------------- */
+/* ---- weather --------------------------------------------------------------------------------- */
 
 static void start_slot(struct storm *storm, uint32_t slot)
 {
     if (harness_is_up(storm->harness, slot)) {
         return;
     }
-    if (!storm->over && rng_chance(harness_rng(storm->harness), 1, 4)) { /* power fails again while it recovers */
+    /* power fails again while it recovers */
+    if (!storm->over && rng_chance(harness_rng(storm->harness), 1, 4)) {
         fake_vfs_halt_at(harness_disk(storm->harness, slot),
                          rng_between(harness_rng(storm->harness), 1, 15));
     }
@@ -210,8 +212,9 @@ static void weather_step(void *context)
         break;
     case 3:
         if (harness_is_up(harness, slot)) {
-            fake_vfs_fail(harness_disk(harness, slot), rng_chance(rng, 1, 2) ? FAKE_SYNC : FAKE_WRITE,
-                          rng_between(rng, 1, 10), ERR_IO);
+            fake_vfs_fail(harness_disk(harness, slot),
+                          rng_chance(rng, 1, 2) ? FAKE_SYNC : FAKE_WRITE, rng_between(rng, 1, 10),
+                          ERR_IO);
         }
         break;
     case 4:
@@ -244,7 +247,7 @@ static void weather_step(void *context)
                storm);
 }
 
-/* ---- a run ------------------------------------------------------------------------------------------------------ */
+/* ---- a run ----------------------------------------------------------------------------------- */
 
 static bool clients_done(struct harness *harness, void *context)
 {
@@ -331,8 +334,8 @@ static void run_seed(uint64_t seed, bool tell)
         fprintf(stderr,
                 "seed=%" PRIu64 " acked=%" PRIu64 " reads=%" PRIu64 " unknown=%" PRIu64
                 " starts=%" PRIu64 " fatals=%" PRIu64 " restores=%" PRIu64 " frames=%" PRIu64 "\n",
-                seed, acked, reads, unknowns, counters->starts, counters->fatals, counters->restores,
-                counters->frames_delivered);
+                seed, acked, reads, unknowns, counters->starts, counters->fatals,
+                counters->restores, counters->frames_delivered);
     }
     harness_destroy(harness);
 }

@@ -137,9 +137,7 @@ static void test_recover_log_behind_the_state_machine_is_refused(void **state)
     harness_destroy(harness);
 }
 
-/* ---- log time
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- log time -------------------------------------------------------------------------------- */
 
 static uint64_t time_of_a_put(struct harness *harness)
 {

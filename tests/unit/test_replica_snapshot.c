@@ -1,5 +1,5 @@
-/* Snapshots between replicas: a crash before every step the receiver's disk takes, corrupt streams, leaders that change
- * half way, disks that fill up. */
+/* Snapshots between replicas: a crash before every step the receiver's disk takes, corrupt streams,
+ * leaders that change half way, disks that fill up. */
 #include "base/log.h"
 #include "node/kv_ask.h"
 
@@ -130,7 +130,8 @@ static void test_snapshot_over_a_bad_network_arrives(void **state)
     }
 }
 
-/* The receiver's disk garbles the stream: it is noticed, nothing is replaced, and it is sent anew. */
+/* The receiver's disk garbles the stream: it is noticed, nothing is replaced, and it is sent anew.
+ * */
 struct garbler {
     struct fake_vfs *disk;
     bool done;
@@ -178,7 +179,8 @@ static void test_snapshot_receiver_disk_full_stops_and_recovers(void **state)
     harness_destroy(harness);
 }
 
-/* The group goes on writing, more than the log keeps, while the snapshot travels: the receiver catches up all the same. */
+/* The group goes on writing, more than the log keeps, while the snapshot travels: the receiver
+ * catches up all the same. */
 static void test_snapshot_while_writes_go_on_catches_up(void **state)
 {
     (void)state;
