@@ -7,6 +7,7 @@
  * else can have acknowledged anything for it meanwhile. */
 #include "shardkv/kv_machine_internal.h"
 #include "shardkv/service_internal.h"
+#include "shardkv/store_failure.h"
 
 #include "base/codec.h"
 #include "proto/methods.h"
@@ -159,7 +160,8 @@ static bool scan_job(void *context, bool stopping)
     rows->rows_max = limit(scan->request.rows_max, SCAN_ROWS_MAX);
     rows->bytes_max = limit(scan->request.bytes_max, SCAN_BYTES_MAX);
     rows->response.rows = mem_calloc(rows->rows_max, sizeof(struct msg_scan_row));
-    int error = read_rows(scan->service->options.machine, &scan->request, rows);
+    int error =
+        store_failure_stop(read_rows(scan->service->options.machine, &scan->request, rows), "scan");
     uint64_t number = 0;
     if (error == 0) {
         error = served(scan->service, scan->request.shard, &number);

@@ -27,6 +27,7 @@ enum {
     MEMTABLES_MAX = 2,
     OPEN_FILES_MAX = 256,
     BLOCK_BYTES = 8 * 1024,
+    METADATA_BLOCK_BYTES = 4 * 1024,
     ARENA_BLOCK_BYTES = 1024 * 1024,
     BLOOM_BITS = 10,
     INFO_LOG_BYTES_MAX = 1024 * 1024,
@@ -383,10 +384,16 @@ static rocksdb_options_t *make_options(uint64_t memtable_bytes, rocksdb_cache_t 
         table, rocksdb_filterpolicy_create_bloom_full(BLOOM_BITS));
     rocksdb_block_based_options_set_block_cache(table, cache);
     rocksdb_block_based_options_set_block_size(table, BLOCK_BYTES);
-    /* Filters and indexes count against the cache's bound instead of growing with the data. */
+    /* Filters and indexes count against the cache's bound instead of growing with the data; in
+     * partitions, so that one lookup needs a few KiB of them and not a whole file's. */
     rocksdb_block_based_options_set_cache_index_and_filter_blocks(table, 1);
     rocksdb_block_based_options_set_cache_index_and_filter_blocks_with_high_priority(table, 1);
     rocksdb_block_based_options_set_pin_l0_filter_and_index_blocks_in_cache(table, 1);
+    rocksdb_block_based_options_set_index_type(
+        table, rocksdb_block_based_table_index_type_two_level_index_search);
+    rocksdb_block_based_options_set_partition_filters(table, 1);
+    rocksdb_block_based_options_set_metadata_block_size(table, METADATA_BLOCK_BYTES);
+    rocksdb_block_based_options_set_pin_top_level_index_and_filter(table, 1);
     rocksdb_block_based_options_set_format_version(table, 5);
 
     rocksdb_options_t *options = rocksdb_options_create();
