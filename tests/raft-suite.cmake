@@ -4,7 +4,7 @@ if(NOT TARGET raft-core)
 endif()
 add_library(raft_suite_objects OBJECT
     raft/main.c raft/sim_checker.c raft/sim_clock.c raft/sim_cluster.c raft/sim_counters.c raft/sim_disk.c
-    raft/sim_net.c raft/sim_replica.c raft/sim_replica_io.c raft/sim_report.c raft/sim_sm.c
+    raft/sim_net.c raft/sim_replica.c raft/sim_replica_check.c raft/sim_replica_io.c raft/sim_report.c raft/sim_sm.c
     raft/suite_agree.c raft/suite_churn.c raft/suite_election.c raft/suite_persist.c raft/suite_snapshot.c
     raft/swarm.c raft/swarm_draw.c)
 target_include_directories(raft_suite_objects PRIVATE ${CMAKE_SOURCE_DIR}/tests)
@@ -19,9 +19,9 @@ foreach(name InitialElection ReElection ManyElections BasicAgree RPCBytes Follow
              Figure8Unreliable ReliableChurn UnreliableChurn SnapshotBasic SnapshotInstall SnapshotInstallUnreliable
              SnapshotInstallCrash SnapshotInstallUnCrash SnapshotAllCrash SnapshotInit)
     add_test(NAME raft.Test${name} COMMAND raft_suite --test Test${name})
-    set_tests_properties(raft.Test${name} PROPERTIES TIMEOUT 60 LABELS raft)
+    set_tests_properties(raft.Test${name} PROPERTIES TIMEOUT 120 LABELS raft)
 endforeach()
 add_test(NAME raft.WholeSuite COMMAND raft_suite)  # at most 600 s of virtual time in all
 add_test(NAME raft.Swarm COMMAND raft_suite --test Swarm)
 add_test(NAME raft.Planted COMMAND raft_suite --test Planted)  # faults of the disk and the owner; the core's: mutants
-set_tests_properties(raft.WholeSuite raft.Swarm raft.Planted PROPERTIES TIMEOUT 180 LABELS raft)
+set_tests_properties(raft.WholeSuite raft.Swarm raft.Planted PROPERTIES TIMEOUT 300 LABELS raft)

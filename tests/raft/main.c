@@ -3,13 +3,14 @@
  *   raft_suite --list                      names, one a line
  *   raft_suite --test NAME [--seed N]      one test, with its default seeds or this one
  *   raft_suite --test NAME --seeds K       K seeds, from --seed (default 1) on
- *   raft_suite                             every course test with seed 1; at most 600 s of virtual time in all
- *   raft_suite --test Planted              every planted fault is found by the swarm within some seeds
- *   raft_suite --test Swarm --must-fail    with a core that was built with a fault: succeeds when the swarm finds it
+ *   raft_suite                             every course test with seed 1; at most 600 s of virtual
+ * time in all raft_suite --test Planted              every planted fault is found by the swarm
+ * within some seeds raft_suite --test Swarm --must-fail    with a core that was built with a fault:
+ * succeeds when the swarm finds it
  *   --trace                                everything that happens, on stderr
  *
- * Prints per run: name, virtual and real seconds, peers, RPCs, bytes, entries committed, seed. A failure prints the seed and
- * the command that replays it and ends with status 1. */
+ * Prints per run: name, virtual and real seconds, peers, RPCs, bytes, entries committed, seed. A
+ * failure prints the seed and the command that replays it and ends with status 1. */
 #include "base/flags.h"
 #include "raft/sim_report.h"
 #include "raft/suite.h"
@@ -249,18 +250,36 @@ int main(int argc, char **argv)
 {
     struct arguments arguments = {.test = "", .plant = "none"};
     const struct flag flags[] = {
-        {.name = "test", .kind = FLAG_STRING, .value = &arguments.test, .placeholder = "NAME",
+        {.name = "test",
+         .kind = FLAG_STRING,
+         .value = &arguments.test,
+         .placeholder = "NAME",
          .help = "Run this test only."},
-        {.name = "seed", .kind = FLAG_UINT, .value = &arguments.seed, .max = UINT64_MAX,
-         .placeholder = "N", .help = "Run (from) this seed; 0: the default ones."},
-        {.name = "seeds", .kind = FLAG_UINT, .value = &arguments.seeds, .max = 1000000,
-         .placeholder = "K", .help = "How many seeds; 0: the default."},
-        {.name = "plant", .kind = FLAG_STRING, .value = &arguments.plant, .placeholder = "FAULT",
+        {.name = "seed",
+         .kind = FLAG_UINT,
+         .value = &arguments.seed,
+         .max = UINT64_MAX,
+         .placeholder = "N",
+         .help = "Run (from) this seed; 0: the default ones."},
+        {.name = "seeds",
+         .kind = FLAG_UINT,
+         .value = &arguments.seeds,
+         .max = 1000000,
+         .placeholder = "K",
+         .help = "How many seeds; 0: the default."},
+        {.name = "plant",
+         .kind = FLAG_STRING,
+         .value = &arguments.plant,
+         .placeholder = "FAULT",
          .help = "Swarm: a fault to be planted."},
-        {.name = "must-fail", .kind = FLAG_BOOL, .value = &arguments.must_fail,
+        {.name = "must-fail",
+         .kind = FLAG_BOOL,
+         .value = &arguments.must_fail,
          .help = "Swarm: succeed when a seed fails."},
         {.name = "list", .kind = FLAG_BOOL, .value = &arguments.list, .help = "List the tests."},
-        {.name = "trace", .kind = FLAG_BOOL, .value = &arguments.trace,
+        {.name = "trace",
+         .kind = FLAG_BOOL,
+         .value = &arguments.trace,
          .help = "Print everything that happens."},
     };
     const struct flag_set set = {.program = "raft_suite",

@@ -33,7 +33,7 @@ function(raft_mutant name file from to)
     set_target_properties(raft_mutant_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/mutants)
     target_link_libraries(raft_mutant_${name} PRIVATE base raft-core)
     add_test(NAME ${test} COMMAND raft_mutant_${name} --test Swarm --must-fail)
-    set_tests_properties(${test} PROPERTIES TIMEOUT 180 LABELS "raft;mutant")
+    set_tests_properties(${test} PROPERTIES TIMEOUT 300 LABELS "raft;mutant")
 endfunction()
 
 # Elections

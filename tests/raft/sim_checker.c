@@ -9,7 +9,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TERM_LIMIT = 1 << 20, INDEX_LIMIT = 1 << 24 }; /* no run comes near: beyond it is a runaway */
+enum {
+    TERM_LIMIT = 1 << 20,
+    INDEX_LIMIT = 1 << 24
+}; /* no run comes near: beyond it is a runaway */
 
 void sim_checker_init(struct sim_checker *checker)
 {
@@ -70,8 +73,8 @@ void sim_checker_vote(struct sim_checker *checker, uint64_t voter, uint64_t term
     checker->votes = grow(checker->votes, &checker->vote_capacity, place, sizeof checker->votes[0]);
     uint64_t *vote = &checker->votes[place];
     if (*vote != 0 && *vote != candidate) {
-        sim_fail("replica %" PRIu64 " votes for %" PRIu64 " and %" PRIu64 " in term %" PRIu64, voter,
-                 *vote, candidate, term);
+        sim_fail("replica %" PRIu64 " votes for %" PRIu64 " and %" PRIu64 " in term %" PRIu64,
+                 voter, *vote, candidate, term);
     }
     *vote = candidate;
 }

@@ -1,6 +1,7 @@
-/* What must hold across all replicas of a group, whatever happens: at most one leader a term; an index once committed
- * keeps its term and content for ever; replicas apply only that, in order. Told of every step by the replicas; ends the
- * run with sim_fail on the first contradiction. One thread. */
+/* What must hold across all replicas of a group, whatever happens: at most one leader a term; an
+ * index once committed keeps its term and content for ever; replicas apply only that, in order.
+ * Told of every step by the replicas; ends the run with sim_fail on the first contradiction. One
+ * thread. */
 #ifndef TESTS_RAFT_SIM_CHECKER_H
 #define TESTS_RAFT_SIM_CHECKER_H
 
@@ -33,15 +34,16 @@ void sim_checker_leader(struct sim_checker *checker, uint64_t id, uint64_t term)
 /* A vote granted by `voter` leaves for `candidate`. */
 void sim_checker_vote(struct sim_checker *checker, uint64_t voter, uint64_t term,
                       uint64_t candidate);
-/* `id` takes `position` for committed; `leader_term`: by its own count as leader of that term; 0: it was told. */
+/* `id` takes `position` for committed; `leader_term`: by its own count as leader of that term; 0:
+ * it was told. */
 void sim_checker_committed(struct sim_checker *checker, uint64_t id, struct raft_position position,
                            uint64_t leader_term);
 void sim_checker_applied(struct sim_checker *checker, uint64_t id, const struct raft_entry *entry);
 /* A restored state holds this command. */
 void sim_checker_restored(const struct sim_checker *checker, uint64_t id,
                           struct raft_position position, uint32_t checksum);
-/* The new leader of `term` must have this index, with this term: it was committed in an earlier term than its own (paper
- * 5.4.3). 0: it need not have it. */
+/* The new leader of `term` must have this index, with this term: it was committed in an earlier
+ * term than its own (paper 5.4.3). 0: it need not have it. */
 uint64_t sim_checker_term_owed(const struct sim_checker *checker, uint64_t index, uint64_t term);
 /* 0 when not committed. */
 uint64_t sim_checker_term_at(const struct sim_checker *checker, uint64_t index);

@@ -1,4 +1,5 @@
-/* The group and the course's vocabulary. Thread: one. Invariant: time moves only in sim_cluster_run*. */
+/* The group and the course's vocabulary. Thread: one. Invariant: time moves only in
+ * sim_cluster_run*. */
 #include "raft/sim_cluster.h"
 
 #include "base/assert.h"
@@ -247,7 +248,8 @@ static void agreement_ask(struct sim_agreement *agreement)
     }
 }
 
-/* Proposes to whoever leads, waits up to 2 s for it to be applied by enough servers, then asks again. */
+/* Proposes to whoever leads, waits up to 2 s for it to be applied by enough servers, then asks
+ * again. */
 static void agreement_step(void *context, void *payload, uint64_t tag)
 {
     (void)payload;

@@ -1,5 +1,6 @@
-/* A group of simulated replicas and the vocabulary of the course's tests: one(), checkOneLeader(), nCommitted(), ...
- * Everything runs in virtual time, from one seed, on one thread. Slots are 0-based, replica ids slot + 1. */
+/* A group of simulated replicas and the vocabulary of the course's tests: one(), checkOneLeader(),
+ * nCommitted(), ... Everything runs in virtual time, from one seed, on one thread. Slots are
+ * 0-based, replica ids slot + 1. */
 #ifndef TESTS_RAFT_SIM_CLUSTER_H
 #define TESTS_RAFT_SIM_CLUSTER_H
 
@@ -18,11 +19,12 @@ struct sim_cluster_options {
     uint64_t seed;
     struct sim_net_options net;
     struct sim_replica_options replica;
-    uint64_t limit_ns;           /* virtual; beyond it the run fails */
+    uint64_t limit_ns; /* virtual; beyond it the run fails */
     bool heartbeat_rate_checked;
 };
 
-/* As the course runs: all servers vote, ticks of 10 ms, heartbeats every 100 ms, elections after 300 .. 600 ms. */
+/* As the course runs: all servers vote, ticks of 10 ms, heartbeats every 100 ms, elections after
+ * 300 .. 600 ms. */
 struct sim_cluster_options sim_cluster_options_course(uint32_t servers, uint64_t seed,
                                                       bool unreliable, bool snapshots);
 
@@ -56,8 +58,10 @@ bool sim_cluster_run_until(struct sim_cluster *cluster, uint64_t timeout_ns, sim
 void sim_connect(struct sim_cluster *cluster, uint32_t slot);
 void sim_disconnect(struct sim_cluster *cluster, uint32_t slot);
 bool sim_connected(const struct sim_cluster *cluster, uint32_t slot);
-void sim_crash(struct sim_cluster *cluster, uint32_t slot); /* crash1: nothing when it is down; disconnects */
-void sim_start(struct sim_cluster *cluster, uint32_t slot); /* start1: crashes it first; not connected */
+void sim_crash(struct sim_cluster *cluster,
+               uint32_t slot); /* crash1: nothing when it is down; disconnects */
+void sim_start(struct sim_cluster *cluster,
+               uint32_t slot); /* start1: crashes it first; not connected */
 bool sim_is_up(const struct sim_cluster *cluster, uint32_t slot);
 void sim_unreliable(struct sim_cluster *cluster, bool unreliable);
 void sim_long_reordering(struct sim_cluster *cluster, bool on);
@@ -71,7 +75,8 @@ uint32_t sim_committed_count(struct sim_cluster *cluster, uint64_t index, uint64
 uint64_t sim_one(struct sim_cluster *cluster, uint64_t value, uint32_t servers, bool retry);
 uint64_t sim_one_sized(struct sim_cluster *cluster, uint64_t value, size_t size, uint32_t servers,
                        bool retry);
-/* wait(): until `servers` have applied `index`. False: the term moved on from `term` (0: do not look). */
+/* wait(): until `servers` have applied `index`. False: the term moved on from `term` (0: do not
+ * look). */
 bool sim_wait(struct sim_cluster *cluster, uint64_t index, uint32_t servers, uint64_t term,
               uint64_t *value);
 uint32_t sim_check_one_leader(struct sim_cluster *cluster); /* its slot */
@@ -82,7 +87,8 @@ uint64_t sim_log_bytes_max(const struct sim_cluster *cluster);
 /* Every connected server's term and role. */
 bool sim_leads(const struct sim_cluster *cluster, uint32_t slot, uint64_t *term);
 
-/* one() that runs beside other things. Set the first four, zero the rest, begin; read the last two. */
+/* one() that runs beside other things. Set the first four, zero the rest, begin; read the last two.
+ */
 struct sim_agreement {
     struct sim_cluster *cluster;
     uint64_t value;
@@ -90,10 +96,10 @@ struct sim_agreement {
     bool retry;
     size_t size;
     uint64_t deadline_ns;
-    uint64_t index;    /* where it was proposed; 0: nowhere yet */
+    uint64_t index; /* where it was proposed; 0: nowhere yet */
     uint64_t asked_ns;
     uint32_t slot;
-    bool done;         /* `index` is where it is committed */
+    bool done; /* `index` is where it is committed */
 };
 void sim_agreement_begin(struct sim_agreement *agreement);
 

@@ -1,6 +1,7 @@
 /* A disk that keeps exactly what was made durable, and holds the core to its contract. Thread: one.
- * Invariants: entries are base.index + 1 .. without gaps, terms never fall along them; a term never falls and a vote is
- * never changed within its term; nothing up to the durable commit is ever cut. */
+ * Invariants: entries are base.index + 1 .. without gaps, terms never fall along them; a term never
+ * falls and a vote is never changed within its term; nothing up to the durable commit is ever cut.
+ */
 #include "raft/sim_disk.h"
 
 #include "base/assert.h"
@@ -207,8 +208,8 @@ static void append(struct sim_disk *disk, const struct raft_entry *entry)
 static void set_hard_state(struct sim_disk *disk, const struct raft_hard_state *next, bool synced)
 {
     const struct raft_hard_state *now = &disk->hard_state;
-    bool vote_kept = next->term > now->term || now->voted_for == 0 ||
-                     next->voted_for == now->voted_for;
+    bool vote_kept =
+        next->term > now->term || now->voted_for == 0 || next->voted_for == now->voted_for;
     if (next->term < now->term || !vote_kept || next->commit < now->commit) {
         sim_fail("replica %" PRIu64 ": hard state {%" PRIu64 " %" PRIu64 " %" PRIu64
                  "} after {%" PRIu64 " %" PRIu64 " %" PRIu64 "}",
@@ -314,8 +315,8 @@ void sim_disk_recover(const struct sim_disk *disk, size_t tail_max, bool base_fo
     state->hard_state = disk->hard_state;
     state->snapshot = disk->snapshot;
     if (base_form) {
-        state->snapshot = (struct raft_snapshot){.position = disk->base,
-                                                 .membership = disk->base_membership};
+        state->snapshot =
+            (struct raft_snapshot){.position = disk->base, .membership = disk->base_membership};
     }
     state->log_start = disk->base;
     state->log_last = sim_disk_last(disk);

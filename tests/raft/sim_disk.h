@@ -1,6 +1,6 @@
-/* What one replica has on its disk: hard state, log, the state machine's newest snapshot, a staged incoming one. In
- * memory, but only what a completed (or, at a crash, luckily finished) write put there. Refuses writes that break the
- * contract of struct raft_write. One thread. */
+/* What one replica has on its disk: hard state, log, the state machine's newest snapshot, a staged
+ * incoming one. In memory, but only what a completed (or, at a crash, luckily finished) write put
+ * there. Refuses writes that break the contract of struct raft_write. One thread. */
 #ifndef TESTS_RAFT_SIM_DISK_H
 #define TESTS_RAFT_SIM_DISK_H
 
@@ -16,14 +16,15 @@ struct sim_write {
     struct raft_snapshot install;
     struct sim_message **held;
     size_t held_count;
-    bool damaged; /* the staged snapshot it installs turns out not to be intact: nothing is replaced */
+    bool damaged; /* the staged snapshot it installs turns out not to be intact: nothing is replaced
+                   */
 };
 
 struct sim_write *sim_write_copy(const struct raft_ready *ready); /* gives */
-void sim_write_free(struct sim_write *write);                     /* takes; held messages that are left too */
+void sim_write_free(struct sim_write *write); /* takes; held messages that are left too */
 
 struct sim_disk_counters {
-    uint64_t truncations;            /* entries were really cut */
+    uint64_t truncations; /* entries were really cut */
     uint64_t memberships_rolled_back;
     uint64_t installs;
 };
@@ -37,7 +38,8 @@ struct sim_disk {
     struct raft_entry *entries; /* base.index + 1 .. */
     size_t count;
     size_t capacity;
-    struct raft_snapshot snapshot; /* the state machine as it would be found; id 0: empty, at {0, 0} */
+    struct raft_snapshot
+        snapshot; /* the state machine as it would be found; id 0: empty, at {0, 0} */
     struct blob *snapshot_bytes;
     bool staging;
     struct raft_snapshot staged;
@@ -75,8 +77,8 @@ struct sim_recovery {
     struct raft_position *runs;
     struct raft_membership *memberships;
 };
-/* `tail_max` newest entries are given along; `base_form`: describe the log's base instead of the snapshot, as a
- * node does whose state machine is durable by itself. */
+/* `tail_max` newest entries are given along; `base_form`: describe the log's base instead of the
+ * snapshot, as a node does whose state machine is durable by itself. */
 void sim_disk_recover(const struct sim_disk *disk, size_t tail_max, bool base_form,
                       struct sim_recovery *out);
 void sim_recovery_free(struct sim_recovery *recovery);

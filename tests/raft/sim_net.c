@@ -1,5 +1,5 @@
-/* Links between replicas. Thread: one. Invariant: a message is delivered only over a link that is up when it arrives,
- * and never changes on the way. */
+/* Links between replicas. Thread: one. Invariant: a message is delivered only over a link that is
+ * up when it arrives, and never changes on the way. */
 #include "raft/sim_net.h"
 
 #include "base/assert.h"
@@ -10,8 +10,9 @@
 #include <string.h>
 
 enum {
-    HEADER_BYTES = 40,       /* kind, ids, terms, positions as varints */
-    ENTRY_HEADER_BYTES = 16, /* index and term are deltas on the wire, a kind, a length, a checksum */
+    HEADER_BYTES = 40, /* kind, ids, terms, positions as varints */
+    ENTRY_HEADER_BYTES =
+        16, /* index and term are deltas on the wire, a kind, a length, a checksum */
 };
 
 bool sim_message_is_reply(enum raft_message_kind kind)
@@ -119,7 +120,8 @@ static void lose(struct sim_net *net, uint32_t from, uint32_t to)
 {
     net->counters.lost++;
     if (net->options.report_losses) {
-        struct sim_event event = {.at_ns = net->clock->now_ns + rng_between(&net->rng, 1, 20) * SIM_MS,
+        struct sim_event event = {.at_ns =
+                                      net->clock->now_ns + rng_between(&net->rng, 1, 20) * SIM_MS,
                                   .run = lost_event,
                                   .context = net,
                                   .tag = ((uint64_t)from << 32) | to};
@@ -164,8 +166,7 @@ static void post(struct sim_net *net, const struct raft_message *message)
     uint32_t from = (uint32_t)message->from - 1;
     uint32_t to = (uint32_t)message->to - 1;
     bool reply = sim_message_is_reply(message->kind);
-    uint32_t loss =
-        reply ? net->options.reply_loss_permille : net->options.request_loss_permille;
+    uint32_t loss = reply ? net->options.reply_loss_permille : net->options.request_loss_permille;
     if (loss > 0 && rng_chance(&net->rng, loss, 1000)) {
         lose(net, from, to);
         return;

@@ -1,5 +1,6 @@
-/* The network between replicas: one-way messages over links that delay, lose, repeat and reorder them, and that can be
- * cut in one direction. Counts what the course counts: a request and its reply are one RPC. One thread, one seed. */
+/* The network between replicas: one-way messages over links that delay, lose, repeat and reorder
+ * them, and that can be cut in one direction. Counts what the course counts: a request and its
+ * reply are one RPC. One thread, one seed. */
 #ifndef TESTS_RAFT_SIM_NET_H
 #define TESTS_RAFT_SIM_NET_H
 
@@ -59,8 +60,8 @@ struct sim_net {
     struct sim_clock *clock;
     struct rng rng;
     struct sim_net_options options;
-    bool connected[SIM_REPLICAS_MAX];                 /* the course's whole-server switch */
-    bool cut[SIM_REPLICAS_MAX][SIM_REPLICAS_MAX];     /* [from][to] */
+    bool connected[SIM_REPLICAS_MAX];                       /* the course's whole-server switch */
+    bool cut[SIM_REPLICAS_MAX][SIM_REPLICAS_MAX];           /* [from][to] */
     uint64_t newest_ns[SIM_REPLICAS_MAX][SIM_REPLICAS_MAX]; /* latest delivery planned */
     struct sim_net_counters counters;
     sim_deliver_fn deliver;

@@ -1,7 +1,6 @@
-/* Life, inputs and outputs of a simulated replica; its disk, state machine and snapshots are in sim_replica_io.c.
- * Thread: one. Invariants checked here after every input: the core's own; watermarks in order and never falling; a leader
- * has a durable term and vote and every committed entry; what a leader commits is durable on a majority; a vote or an
- * acceptance leaves only when it is durable. */
+/* Life, inputs and outputs of a simulated replica. Its disk, state machine and snapshots are in
+ * sim_replica_io.c, what is checked after every input and before every message in
+ * sim_replica_check.c. Thread: one. Invariant: an event of an earlier life does nothing. */
 #include "raft/sim_replica.h"
 
 #include "base/assert.h"
@@ -11,8 +10,6 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { LEADER_ENTRIES_CHECKED = 64 };
 
 void sim_replica_init(struct sim_replica *replica, struct sim_cluster *cluster, uint32_t slot,
                       const struct raft_membership *bootstrap)
@@ -51,169 +48,7 @@ void sim_replica__plan(struct sim_replica *replica, uint64_t delay_ns, sim_event
     sim_clock_add(clock, &event);
 }
 
-/* ---- observing ---- */
-
-static void check_leader(const struct sim_replica *replica)
-{
-    const struct raft_status *status = &replica->status;
-    const struct raft_hard_state *durable = &replica->disk.hard_state;
-    if (durable->term != status->term || durable->voted_for != replica->id) {
-        sim_fail("replica %" PRIu64 " leads term %" PRIu64 "; on its disk: term %" PRIu64
-                 ", vote for %" PRIu64,
-                 replica->id, status->term, durable->term, durable->voted_for);
-    }
-    const struct sim_checker *checker = &replica->cluster->checker;
-    uint64_t index = checker->commit_max;
-    for (unsigned i = 0; i < LEADER_ENTRIES_CHECKED && index > status->log_start.index; i++) {
-        uint64_t term = raft_core_term_at(replica->core, index);
-        uint64_t owed = sim_checker_term_owed(checker, index, status->term);
-        if (owed != 0 && term != owed) {
-            sim_fail("replica %" PRIu64 " leads term %" PRIu64 " without committed entry %" PRIu64
-                     "/%" PRIu64 " (has term %" PRIu64 ")",
-                     replica->id, status->term, index, owed, term);
-        }
-        index--;
-    }
-}
-
-static void check_quorum(const struct sim_replica *replica, struct raft_position position)
-{
-    const struct raft_membership *membership = &replica->status.membership;
-    uint32_t voters = 0;
-    uint32_t holders = 0;
-    for (uint32_t i = 0; i < membership->count; i++) {
-        const struct raft_member *member = &membership->members[i];
-        if (member->role == RAFT_VOTER) {
-            ASSERT_CMP(member->id - 1, <, replica->cluster->options.servers);
-            voters++;
-            holders += sim_disk_holds(&replica->cluster->replicas[member->id - 1].disk, position);
-        }
-    }
-    if (2 * holders <= voters) {
-        sim_fail("replica %" PRIu64 " commits %" PRIu64 "/%" PRIu64 ", durable on %u of %u voters",
-                 replica->id, position.index, position.term, holders, voters);
-    }
-}
-
-static void check_commit(struct sim_replica *replica, const struct raft_status *old)
-{
-    const struct raft_status *status = &replica->status;
-    struct sim_checker *checker = &replica->cluster->checker;
-    /* A leader that commits its own removal is none any more when we look. */
-    bool as_leader = status->state == RAFT_LEADER ||
-                     (old->state == RAFT_LEADER && old->term == status->term);
-    uint64_t leader_term = as_leader ? status->term : 0;
-    for (uint64_t index = old->commit + 1; index <= status->commit; index++) {
-        uint64_t term = raft_core_term_at(replica->core, index);
-        if (term == 0) { /* inside a snapshot just installed */
-            if (index > checker->commit_max || index > status->log_start.index) {
-                sim_fail("replica %" PRIu64 " takes %" PRIu64 " for committed and has it not",
-                         replica->id, index);
-            }
-            continue;
-        }
-        sim_checker_committed(checker, replica->id,
-                              (struct raft_position){.index = index, .term = term},
-                              leader_term);
-    }
-    if (as_leader) {
-        uint64_t term = raft_core_term_at(replica->core, status->commit);
-        if (term != leader_term) { /* paper 5.4.2, figure 8 */
-            sim_fail("replica %" PRIu64 " leads term %" PRIu64 " and commits %" PRIu64
-                     " of term %" PRIu64 " by counting",
-                     replica->id, leader_term, status->commit, term);
-        }
-        check_quorum(replica, (struct raft_position){.index = status->commit, .term = term});
-    }
-}
-
-static void count_transition(struct sim_replica *replica, const struct raft_status *old)
-{
-    struct sim_counters *counters = &replica->cluster->counters;
-    const struct raft_status *now = &replica->status;
-    if (now->state == RAFT_LEADER && old->state != RAFT_LEADER) {
-        counters->leaders++;
-        counters->transfers_done += now->term == replica->timeout_now_term + 1;
-    }
-    if (old->state == RAFT_LEADER && now->state != RAFT_LEADER) {
-        counters->step_downs += old->term == now->term;
-        const struct raft_member *self = raft_membership_find(&now->membership, replica->id);
-        counters->leader_removals += self == NULL;
-    }
-    if (old->transfer_pending && !now->transfer_pending && now->state == RAFT_LEADER) {
-        counters->transfers_abandoned++;
-    }
-}
-
-static void observe(struct sim_replica *replica)
-{
-    raft_core_check(replica->core);
-    struct raft_status old = replica->status;
-    struct raft_status *now = &replica->status;
-    raft_core_status(replica->core, now);
-    if (now->term < old.term || now->commit < old.commit || now->applied > now->commit ||
-        now->commit > now->last.index || now->durable > now->last.index ||
-        now->applied > replica->sm.applied.index) {
-        sim_fail("replica %" PRIu64 ": term %" PRIu64 " commit %" PRIu64 " applied %" PRIu64
-                 " last %" PRIu64 " durable %" PRIu64 "; before: term %" PRIu64 " commit %" PRIu64,
-                 replica->id, now->term, now->commit, now->applied, now->last.index, now->durable,
-                 old.term, old.commit);
-    }
-    if (now->state == RAFT_LEADER) {
-        sim_checker_leader(&replica->cluster->checker, replica->id, now->term);
-        if (old.state != RAFT_LEADER || old.term != now->term) {
-            check_leader(replica);
-        }
-    }
-    if (now->commit > old.commit) {
-        check_commit(replica, &old);
-    }
-    count_transition(replica, &old);
-}
-
 /* ---- outputs ---- */
-
-/* 'Reply only when durable', looked at from outside. */
-static void check_promise(const struct sim_replica *replica, const struct raft_message *message)
-{
-    const struct sim_disk *disk = &replica->disk;
-    bool kept = true;
-    if (message->kind == RAFT_MSG_VOTE_REPLY && !message->reject) {
-        kept = disk->hard_state.term > message->term ||
-               (disk->hard_state.term == message->term &&
-                disk->hard_state.voted_for == message->to);
-    } else if (message->kind == RAFT_MSG_APPEND_REPLY && !message->reject) {
-        kept = disk->hard_state.term >= message->term;
-        if (disk->hard_state.term == message->term) { /* a later term may have cut it again */
-            kept = message->position.index <= sim_disk_last(disk).index;
-        }
-    }
-    if (!kept) {
-        sim_fail("replica %" PRIu64 " sends kind %d of term %" PRIu64 " at %" PRIu64 "/%" PRIu64
-                 " to %" PRIu64 "; on its disk: term %" PRIu64 " vote %" PRIu64 " last %" PRIu64,
-                 replica->id, (int)message->kind, message->term, message->position.index,
-                 message->position.term, message->to, disk->hard_state.term,
-                 disk->hard_state.voted_for, sim_disk_last(disk).index);
-    }
-}
-
-static void check_heartbeat_rate(struct sim_replica *replica, const struct raft_message *message)
-{
-    if (replica->heartbeat_term != message->term) {
-        replica->heartbeat_term = message->term;
-        memset(replica->heartbeat_count, 0, sizeof replica->heartbeat_count);
-    }
-    uint64_t to = message->to - 1;
-    uint32_t place = replica->heartbeat_count[to]++ % SIM_HEARTBEATS_PER_S_MAX;
-    uint64_t *sent_ns = &replica->heartbeats_ns[to][place];
-    uint64_t now_ns = replica->cluster->clock.now_ns;
-    if (replica->heartbeat_count[to] > SIM_HEARTBEATS_PER_S_MAX &&
-        now_ns - *sent_ns < SIM_S - SIM_MS) {
-        sim_fail("replica %" PRIu64 ": more than %d heartbeats a second to %" PRIu64, replica->id,
-                 SIM_HEARTBEATS_PER_S_MAX, message->to);
-    }
-    *sent_ns = now_ns;
-}
 
 static const struct sim_snapshot *snapshot_find(const struct sim_replica *replica, uint64_t id)
 {
@@ -252,7 +87,7 @@ static struct raft_message fill_chunk(struct sim_replica *replica,
 
 void sim_replica__send(struct sim_replica *replica, const struct raft_message *message)
 {
-    check_promise(replica, message);
+    sim_replica__check_promise(replica, message);
     struct sim_counters *counters = &replica->cluster->counters;
     if (message->kind == RAFT_MSG_PREVOTE_REPLY && message->reject) {
         counters->prevote_rejections++;
@@ -264,7 +99,7 @@ void sim_replica__send(struct sim_replica *replica, const struct raft_message *m
         counters->append_rejections++;
     } else if (message->kind == RAFT_MSG_HEARTBEAT &&
                replica->cluster->options.heartbeat_rate_checked) {
-        check_heartbeat_rate(replica, message);
+        sim_replica__check_heartbeat_rate(replica, message);
     }
     if (sim_trace_is_on()) {
         sim_trace("%" PRIu64 " -> %" PRIu64 " kind %d term %" PRIu64 " at %" PRIu64 "/%" PRIu64
@@ -343,7 +178,7 @@ static void pump_event(void *context, void *payload, uint64_t tag)
             sim_replica__load_plan(replica, &ready.loads[i]);
         }
         raft_core_accept(replica->core);
-        observe(replica);
+        sim_replica__observe(replica);
     }
     sim_replica__snapshot_if_wanted(replica);
     sim_replica__snapshots_prune(replica);
@@ -353,7 +188,7 @@ static void pump_event(void *context, void *payload, uint64_t tag)
 
 void sim_replica__after_input(struct sim_replica *replica)
 {
-    observe(replica);
+    sim_replica__observe(replica);
     if (!replica->pump_planned) {
         replica->pump_planned = true;
         sim_replica__plan(replica, options_of(replica)->pump_delay_ns, pump_event, NULL, NULL);
@@ -390,8 +225,7 @@ void sim_replica_start(struct sim_replica *replica)
     core_options.id = replica->id;
     core_options.seed = rng_next(&replica->rng);
     char why[256] = "";
-    int error =
-        raft_core_create(&core_options, &recovery.state, &replica->core, why, sizeof why);
+    int error = raft_core_create(&core_options, &recovery.state, &replica->core, why, sizeof why);
     sim_recovery_free(&recovery);
     if (error != 0) {
         sim_fail("replica %" PRIu64 " does not start: %s (%s)", replica->id, err_name(error), why);
@@ -409,8 +243,7 @@ void sim_replica_start(struct sim_replica *replica)
     if (replica->disk.snapshot.id != 0) {
         replica->cluster->counters.restarts_from_snapshot++;
         sim_replica__restore(replica);
-        sim_replica__snapshot_offer(replica, &replica->disk.snapshot,
-                                    replica->disk.snapshot_bytes);
+        sim_replica__snapshot_saved(replica);
     }
     uint64_t phase_ns = rng_below(&replica->rng, replica->tick_ns);
     sim_replica__plan(replica, phase_ns, tick_event, NULL, NULL);
@@ -537,8 +370,8 @@ static void remember_proposal(struct sim_replica *replica, struct raft_position 
     if (replica->proposal_count == replica->proposal_capacity) {
         replica->proposal_capacity =
             replica->proposal_capacity == 0 ? 64 : replica->proposal_capacity * 2;
-        replica->proposals = mem_realloc(replica->proposals, replica->proposal_capacity *
-                                                                 sizeof replica->proposals[0]);
+        replica->proposals = mem_realloc(replica->proposals,
+                                         replica->proposal_capacity * sizeof replica->proposals[0]);
     }
     replica->proposals[replica->proposal_count++] = position;
 }

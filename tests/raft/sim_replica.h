@@ -1,9 +1,10 @@
-/* One replica of the simulated group: the real core, over a fake disk, a list for a state machine and the simulated
- * network. Does what the contract in raft/core/core.h asks of an owner, in virtual time:
+/* One replica of the simulated group: the real core, over a fake disk, a list for a state machine
+ * and the simulated network. Does what the contract in raft/core/core.h asks of an owner, in
+ * virtual time:
  *
  *      input -> core -> (raft_core_check, global invariants) -> pump: raft_ready
- *                         messages -> network        write -> disk queue -> persisted, held messages
- *                         commit -> apply event -> applied, snapshots    loads -> disk -> entries_loaded
+ *                         messages -> network        write -> disk queue -> persisted, held
+ * messages commit -> apply event -> applied, snapshots    loads -> disk -> entries_loaded
  *
  * Inputs of one instant share a pump, as a mailbox drained in one go does. One thread. */
 #ifndef TESTS_RAFT_SIM_REPLICA_H
@@ -31,20 +32,24 @@ enum sim_plant {
 struct sim_replica_options {
     struct raft_core_options core; /* id and seed are set for each */
     uint64_t tick_ns;
-    int32_t skew_permille_max;   /* replica clocks differ by up to this, either way */
+    int32_t skew_permille_max; /* replica clocks differ by up to this, either way */
     uint64_t pump_delay_ns;
     uint64_t sync_min_ns, sync_max_ns;
-    uint32_t stall_permille;     /* of syncs take stall_ns */
+    uint32_t stall_permille; /* of syncs take stall_ns */
     uint64_t stall_ns;
     uint64_t apply_delay_max_ns;
     uint64_t apply_bytes_max;
     uint64_t load_delay_max_ns;
-    uint64_t snapshot_interval;  /* 0: none; else one at every index with (index + 1) % interval == 0 */
+    uint64_t
+        snapshot_interval; /* 0: none; else one at every index with (index + 1) % interval == 0 */
     uint64_t snapshot_delay_max_ns;
-    uint64_t snapshot_keep;      /* entries the log keeps behind a snapshot */
-    uint32_t damage_permille;    /* of streamed snapshots are not intact when they are to be installed */
+    bool snapshot_lazy;     /* offered to the core only when it wants one */
+    uint64_t snapshot_keep; /* entries the log keeps behind a snapshot */
+    uint32_t
+        damage_permille; /* of streamed snapshots are not intact when they are to be installed */
     size_t recovery_tail_max;
-    bool recovery_base_form;     /* now and then, recover from the log's base and a durable state machine */
+    bool recovery_base_form; /* now and then, recover from the log's base and a durable state
+                                machine */
     enum sim_plant plant;
 };
 
@@ -80,7 +85,7 @@ struct sim_replica {
     uint32_t installs_pending;
     struct sim_write *writes; /* not yet completed, oldest first */
     struct sim_write **writes_end;
-    size_t writes_in_flight; /* of them, those being written now */
+    size_t writes_in_flight;        /* of them, those being written now */
     struct sim_snapshot *snapshots; /* that can be sent, newest last */
     size_t snapshot_count;
     size_t snapshot_capacity;
@@ -120,6 +125,11 @@ int sim_replica_transfer(struct sim_replica *replica, uint64_t target) MUST_USE;
 int sim_replica_read(struct sim_replica *replica) MUST_USE;
 
 /* For sim_replica_*.c only. */
+void sim_replica__observe(struct sim_replica *replica); /* after every input */
+void sim_replica__check_promise(const struct sim_replica *replica,
+                                const struct raft_message *message);
+void sim_replica__check_heartbeat_rate(struct sim_replica *replica,
+                                       const struct raft_message *message);
 void sim_replica__after_input(struct sim_replica *replica); /* checks, and plans a pump */
 void sim_replica__plan(struct sim_replica *replica, uint64_t delay_ns, sim_event_fn run,
                        void *payload, sim_event_fn drop);
@@ -129,8 +139,7 @@ void sim_replica__disk_plan(struct sim_replica *replica);
 void sim_replica__apply_plan(struct sim_replica *replica);
 void sim_replica__send(struct sim_replica *replica, const struct raft_message *message);
 void sim_replica__load_plan(struct sim_replica *replica, const struct raft_load *load);
-void sim_replica__snapshot_offer(struct sim_replica *replica, const struct raft_snapshot *snapshot,
-                                 struct blob *bytes);
+void sim_replica__snapshot_saved(struct sim_replica *replica);
 void sim_replica__snapshots_prune(struct sim_replica *replica);
 void sim_replica__snapshot_if_wanted(struct sim_replica *replica);
 void sim_replica__restore(struct sim_replica *replica);

@@ -1,6 +1,7 @@
-/* The slow side of a simulated replica: disk writes, applying, snapshots, reads from the log. Each is an event in virtual
- * time that belongs to one life of the replica. Thread: one. Invariants: writes complete in order; entries are applied in
- * order, only when committed and durable here; the log is never compacted beyond what the state machine has saved. */
+/* The slow side of a simulated replica: disk writes, applying, snapshots, reads from the log. Each
+ * is an event in virtual time that belongs to one life of the replica. Thread: one. Invariants:
+ * writes complete in order; entries are applied in order, only when committed and durable here; the
+ * log is never compacted beyond what the state machine has saved. */
 #include "base/assert.h"
 #include "raft/sim_cluster.h"
 #include "raft/sim_report.h"
@@ -36,7 +37,7 @@ static void report_installed(struct sim_replica *replica)
     replica->cluster->counters.snapshots_installed++;
     raft_core_applied(replica->core, replica->sm.applied.index);
     sim_replica__after_input(replica);
-    sim_replica__snapshot_offer(replica, &replica->disk.snapshot, replica->disk.snapshot_bytes);
+    sim_replica__snapshot_saved(replica);
 }
 
 static void report_written(struct sim_replica *replica, struct sim_write *write)
@@ -169,19 +170,31 @@ void sim_replica__snapshots_prune(struct sim_replica *replica)
     replica->snapshot_count = kept;
 }
 
-void sim_replica__snapshot_offer(struct sim_replica *replica, const struct raft_snapshot *snapshot,
-                                 struct blob *bytes)
+static void offer(struct sim_replica *replica)
 {
+    const struct raft_snapshot *snapshot = &replica->disk.snapshot;
+    for (size_t i = 0; i < replica->snapshot_count; i++) {
+        if (replica->snapshots[i].snapshot.id == snapshot->id) {
+            return;
+        }
+    }
     if (replica->snapshot_count == replica->snapshot_capacity) {
         replica->snapshot_capacity =
             replica->snapshot_capacity == 0 ? 4 : replica->snapshot_capacity * 2;
-        replica->snapshots = mem_realloc(replica->snapshots, replica->snapshot_capacity *
-                                                                 sizeof replica->snapshots[0]);
+        replica->snapshots = mem_realloc(replica->snapshots,
+                                         replica->snapshot_capacity * sizeof replica->snapshots[0]);
     }
-    replica->snapshots[replica->snapshot_count++] =
-        (struct sim_snapshot){.snapshot = *snapshot, .bytes = blob_ref(bytes)};
+    replica->snapshots[replica->snapshot_count++] = (struct sim_snapshot){
+        .snapshot = *snapshot, .bytes = blob_ref(replica->disk.snapshot_bytes)};
     raft_core_snapshot_made(replica->core, snapshot);
     sim_replica__after_input(replica);
+}
+
+void sim_replica__snapshot_saved(struct sim_replica *replica)
+{
+    if (!options_of(replica)->snapshot_lazy) {
+        offer(replica);
+    }
 }
 
 struct snapshot_work {
@@ -220,7 +233,7 @@ static void snapshot_event(void *context, void *payload, uint64_t tag)
         if (work->snapshot.position.index > replica->disk.snapshot.position.index) {
             replica->cluster->counters.snapshots_made++;
             sim_disk_save(&replica->disk, &work->snapshot, work->bytes);
-            sim_replica__snapshot_offer(replica, &work->snapshot, work->bytes);
+            sim_replica__snapshot_saved(replica);
             compact(replica, work->snapshot.position.index);
         } /* else one was installed meanwhile */
     }
@@ -261,10 +274,14 @@ void sim_replica__snapshot_if_wanted(struct sim_replica *replica)
 {
     uint64_t wanted = replica->status.snapshot_wanted;
     uint64_t applied = replica->sm.applied.index;
-    if (wanted != 0 && applied >= wanted && applied > replica->disk.snapshot.position.index &&
-        applied <= sim_disk_last(&replica->disk).index && replica->installs_pending == 0) {
+    if (wanted == 0 || replica->installs_pending > 0) {
+        return;
+    }
+    if (replica->disk.snapshot.position.index >= wanted) {
         replica->cluster->counters.snapshots_wanted++;
-        make_snapshot(replica);
+        offer(replica);
+    } else if (applied >= wanted && applied <= sim_disk_last(&replica->disk).index) {
+        make_snapshot(replica); /* looked at again when it is there */
     }
 }
 
@@ -347,7 +364,8 @@ static uint64_t apply_limit(const struct sim_replica *replica)
     return replica->status.commit < durable ? replica->status.commit : durable;
 }
 
-/* Applies a run of entries that lie side by side, up to a snapshot's place. False when nothing was to be done. */
+/* Applies a run of entries that lie side by side, up to a snapshot's place. False when nothing was
+ * to be done. */
 static bool apply_run(struct sim_replica *replica)
 {
     uint64_t limit = apply_limit(replica);
@@ -361,7 +379,8 @@ static bool apply_run(struct sim_replica *replica)
     if (count == 0) {
         entries = sim_disk_entry(&replica->disk, index);
         if (entries == NULL) {
-            sim_fail("replica %" PRIu64 ": entry %" PRIu64 " to apply is neither in memory nor on disk",
+            sim_fail("replica %" PRIu64 ": entry %" PRIu64
+                     " to apply is neither in memory nor on disk",
                      replica->id, index);
         }
         replica->cluster->counters.applied_from_disk++;

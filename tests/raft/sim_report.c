@@ -1,5 +1,5 @@
-/* The one place of the simulator with process-wide state: a signal handler has no other way to learn which run it is in.
- * Thread: one. */
+/* The one place of the simulator with process-wide state: a signal handler has no other way to
+ * learn which run it is in. Thread: one. */
 #include "raft/sim_report.h"
 
 #include <inttypes.h>
@@ -27,8 +27,8 @@ void sim_report_begin(const char *name, uint64_t seed, const struct sim_clock *c
         return;
     }
     (void)snprintf(current.replay, sizeof current.replay,
-                   "FAIL %s seed=%" PRIu64 "\nreplay: raft_suite --test %s --seed %" PRIu64 "\n", name,
-                   seed, name, seed);
+                   "FAIL %s seed=%" PRIu64 "\nreplay: raft_suite --test %s --seed %" PRIu64 "\n",
+                   name, seed, name, seed);
 }
 
 static void on_abort(int number)

@@ -44,10 +44,10 @@ void sim_sm_apply(struct sim_sm *sm, const struct raft_entry *entry)
     ASSERT_CMP(entry->position.index, ==, sm->applied.index + 1);
     if (entry->kind == RAFT_ENTRY_COMMAND) {
         ASSERT_CMP(entry->data.size, >=, sizeof(uint64_t));
-        struct sim_command command = {
-            .position = entry->position,
-            .value = load_u64(entry->data.data),
-            .checksum = crc32c_extend(0, entry->data.data, entry->data.size)};
+        struct sim_command command = {.position = entry->position,
+                                      .value = load_u64(entry->data.data),
+                                      .checksum =
+                                          crc32c_extend(0, entry->data.data, entry->data.size)};
         add(sm, &command);
     }
     sm->applied = entry->position;

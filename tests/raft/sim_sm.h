@@ -1,4 +1,5 @@
-/* The simulator's state machine: the list of applied commands. Volatile; a snapshot is the whole list, encoded. */
+/* The simulator's state machine: the list of applied commands. Volatile; a snapshot is the whole
+ * list, encoded. */
 #ifndef TESTS_RAFT_SIM_SM_H
 #define TESTS_RAFT_SIM_SM_H
 
@@ -20,7 +21,8 @@ struct sim_sm {
 
 void sim_sm_init(struct sim_sm *sm);
 void sim_sm_deinit(struct sim_sm *sm);
-/* The payload of a command: the value, then padding up to `size` (at least 8) that depends on it. gives */
+/* The payload of a command: the value, then padding up to `size` (at least 8) that depends on it.
+ * gives */
 struct blob *sim_command_make(uint64_t value, size_t size);
 /* The entry after `applied`. */
 void sim_sm_apply(struct sim_sm *sm, const struct raft_entry *entry);

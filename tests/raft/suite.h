@@ -1,5 +1,6 @@
-/* The course's Raft tests (MIT 6.824 / 6.5840), one function each, by family. A test gets a cluster of which every server
- * is started and connected; it returns when it passed and ends the run with sim_fail when it did not. */
+/* The course's Raft tests (MIT 6.824 / 6.5840), one function each, by family. A test gets a cluster
+ * of which every server is started and connected; it returns when it passed and ends the run with
+ * sim_fail when it did not. */
 #ifndef TESTS_RAFT_SUITE_H
 #define TESTS_RAFT_SUITE_H
 

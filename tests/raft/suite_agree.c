@@ -1,5 +1,5 @@
-/* The course's log replication tests. Indexes differ from the course's by the entry a new leader begins its term with,
- * so 'the next index' is asked relative to what was there before. */
+/* The course's log replication tests. Indexes differ from the course's by the entry a new leader
+ * begins its term with, so 'the next index' is asked relative to what was there before. */
 #include "raft/sim_report.h"
 #include "raft/suite.h"
 
@@ -45,8 +45,7 @@ void suite_rpc_bytes(struct sim_cluster *cluster)
     uint64_t before_index = sim_one(cluster, 99, servers, false);
     uint64_t before_bytes = cluster->net.counters.bytes;
     for (uint64_t i = 1; i <= COMMANDS; i++) {
-        uint64_t index =
-            sim_one_sized(cluster, sim_value(cluster), COMMAND_BYTES, servers, false);
+        uint64_t index = sim_one_sized(cluster, sim_value(cluster), COMMAND_BYTES, servers, false);
         if (index != before_index + i) {
             sim_fail("got index %" PRIu64 ", expected %" PRIu64, index, before_index + i);
         }
@@ -159,7 +158,8 @@ void suite_concurrent_starts(struct sim_cluster *cluster)
         struct raft_position positions[STARTS];
         bool same_term = true;
         for (uint64_t i = 0; i < STARTS; i++) {
-            same_term = same_term && sim_propose(cluster, leader, 100 + i, sizeof i, &positions[i]) &&
+            same_term = same_term &&
+                        sim_propose(cluster, leader, 100 + i, sizeof i, &positions[i]) &&
                         positions[i].term == first.term;
         }
         bool seen[STARTS] = {false};

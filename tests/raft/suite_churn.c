@@ -1,5 +1,5 @@
-/* The course's churn tests: clients that go on while servers are cut off, killed and restarted; what a client saw committed
- * must be in the log at the end. */
+/* The course's churn tests: clients that go on while servers are cut off, killed and restarted;
+ * what a client saw committed must be in the log at the end. */
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "raft/sim_report.h"

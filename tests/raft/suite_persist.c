@@ -83,7 +83,8 @@ static uint64_t figure8_pause_ns(struct sim_cluster *cluster)
     return rng_below(&cluster->rng, 13) * SIM_MS;
 }
 
-/* Leaders come and go before they can replicate; what was committed must survive every one of them. */
+/* Leaders come and go before they can replicate; what was committed must survive every one of them.
+ */
 void suite_figure8(struct sim_cluster *cluster)
 {
     uint32_t servers = cluster->options.servers;

@@ -1,4 +1,5 @@
-/* The course's snapshot tests. Every server snapshots at every tenth index and drops its log up to there. */
+/* The course's snapshot tests. Every server snapshots at every tenth index and drops its log up to
+ * there. */
 #include "raft/sim_report.h"
 #include "raft/suite.h"
 

@@ -1,6 +1,7 @@
 /* A random run: faults and work drawn step by step, then healing. Thread: one.
- * Invariants: those of the replicas and the checker at every step; logs match (paper 5.3) whenever looked at; after
- * healing a proposal commits, every member applies the same commands, and no read stays unanswered. */
+ * Invariants: those of the replicas and the checker at every step; logs match (paper 5.3) whenever
+ * looked at; after healing a proposal commits, every member applies the same commands, and no read
+ * stays unanswered. */
 #include "raft/swarm.h"
 
 #include "base/assert.h"
@@ -76,7 +77,8 @@ static void read_somewhere(struct swarm *swarm)
     read_at(swarm, rng_chance(&swarm->rng, 1, 10) ? any_slot(swarm) : some_leader(swarm));
 }
 
-/* A leader of an older term than the newest that still believes to lead: where stale reads come from. */
+/* A leader of an older term than the newest that still believes to lead: where stale reads come
+ * from. */
 static bool has_deposed(struct sim_cluster *cluster, const void *context)
 {
     uint32_t *found = *(uint32_t *const *)context;
@@ -90,7 +92,8 @@ static bool has_deposed(struct sim_cluster *cluster, const void *context)
     return false;
 }
 
-/* Writes at the new leader and reads at the old one, in turns, as long as the old one does not know. */
+/* Writes at the new leader and reads at the old one, in turns, as long as the old one does not
+ * know. */
 static void provoke_stale_reads(struct swarm *swarm)
 {
     struct sim_cluster *cluster = swarm->cluster;
@@ -304,7 +307,8 @@ static bool has_voter(struct sim_cluster *cluster, const void *context)
     return false;
 }
 
-/* Takes the leader away, and in the election that follows restarts one who has just voted (scenarios 1 - 4). */
+/* Takes the leader away, and in the election that follows restarts one who has just voted
+ * (scenarios 1 - 4). */
 static void crash_voter(struct swarm *swarm)
 {
     struct sim_cluster *cluster = swarm->cluster;
@@ -347,7 +351,8 @@ static void faults(struct swarm *swarm)
 
 /* ---- checks over all replicas ---- */
 
-/* Log matching: same index and term means the same entries up to there, as far as both still have them. */
+/* Log matching: same index and term means the same entries up to there, as far as both still have
+ * them. */
 static void check_logs_match(const struct sim_cluster *cluster)
 {
     for (uint32_t a = 0; a < cluster->options.servers; a++) {
@@ -480,9 +485,9 @@ static void check_liveness(struct swarm *swarm)
         }
         int leader = newest_leader(cluster);
         uint64_t found = 0;
-        committed = committed || (position.index > 0 &&
-                                  sim_committed_count(cluster, position.index, &found) > 0 &&
-                                  found == value);
+        committed = committed ||
+                    (position.index > 0 &&
+                     sim_committed_count(cluster, position.index, &found) > 0 && found == value);
         bool again = proposed_ns == 0 || cluster->clock.now_ns - proposed_ns > SIM_S;
         if (!committed && leader >= 0 && again &&
             sim_propose(cluster, (uint32_t)leader, value, sizeof value, &position)) {

@@ -1,6 +1,7 @@
-/* Random runs: each seed draws a group, limits of the core, a subset of faults and a few seconds of virtual time under
- * them, with proposals, reads, membership changes and transfers. Safety is checked at every step; then everything is
- * healed and the group must make progress and converge in bounded time. */
+/* Random runs: each seed draws a group, limits of the core, a subset of faults and a few seconds of
+ * virtual time under them, with proposals, reads, membership changes and transfers. Safety is
+ * checked at every step; then everything is healed and the group must make progress and converge in
+ * bounded time. */
 #ifndef TESTS_RAFT_SWARM_H
 #define TESTS_RAFT_SWARM_H
 
