@@ -366,9 +366,6 @@ static void answer_old_term(struct raft_core *core, const struct raft_message *m
 {
     struct raft_message *reply = NULL;
     switch (message->kind) {
-    case RAFT_MSG_PREVOTE:
-        reply = core__send(core, RAFT_MSG_PREVOTE_REPLY, message->from);
-        break;
     case RAFT_MSG_VOTE:
         reply = core__send(core, RAFT_MSG_VOTE_REPLY, message->from);
         break;
@@ -383,6 +380,7 @@ static void answer_old_term(struct raft_core *core, const struct raft_message *m
     case RAFT_MSG_HEARTBEAT:
         reply = core__send(core, RAFT_MSG_HEARTBEAT_REPLY, message->from);
         break;
+    case RAFT_MSG_PREVOTE: /* answered by its own rule */
     case RAFT_MSG_PREVOTE_REPLY:
     case RAFT_MSG_VOTE_REPLY:
     case RAFT_MSG_APPEND_REPLY:

@@ -72,7 +72,7 @@ void core__progress_heard(struct core_progress *progress)
 static void progress_init(struct core_progress *progress, const struct raft_member *member,
                           uint64_t next)
 {
-    struct core_inflight *ring = progress->inflight;
+    struct core_inflight *ring = progress->inflight; /* kept when the row changes hands */
     *progress = (struct core_progress){.id = member->id,
                                        .voter = member->role == RAFT_VOTER,
                                        .mode = RAFT_PROBE,
@@ -80,16 +80,10 @@ static void progress_init(struct core_progress *progress, const struct raft_memb
                                        .inflight = ring};
 }
 
-/* A slot keeps its ring when its row is given to another member. */
-static void progress_retire(struct core_progress *progress)
-{
-    leave_mode(progress);
-}
-
 void core__progress_clear(struct raft_core *core)
 {
     for (size_t i = 0; i < core->progress_count; i++) {
-        progress_retire(&core->progress[i]);
+        leave_mode(&core->progress[i]);
     }
     core->progress_count = 0;
 }
@@ -132,7 +126,7 @@ void core__progress_follow_members(struct raft_core *core)
     core->progress_count = members->count;
     for (size_t i = 0; i < RAFT_MEMBERS_MAX; i++) {
         if (i < old_count && !kept[i]) {
-            progress_retire(&old[i]);
+            leave_mode(&old[i]);
         }
         if (i >= old_count || !kept[i]) {
             free(old[i].inflight);

@@ -398,6 +398,47 @@ static void test_messages_that_make_no_sense_change_nothing(void **state)
     pump_destroy(pump);
 }
 
+static void test_sender_of_an_old_term_is_told_the_newer_one(void **state)
+{
+    (void)state;
+    static const enum raft_message_kind kinds[][2] = {
+        {RAFT_MSG_PREVOTE, RAFT_MSG_PREVOTE_REPLY},
+        {RAFT_MSG_VOTE, RAFT_MSG_VOTE_REPLY},
+        {RAFT_MSG_APPEND, RAFT_MSG_APPEND_REPLY},
+        {RAFT_MSG_HEARTBEAT, RAFT_MSG_HEARTBEAT_REPLY},
+        {RAFT_MSG_SNAPSHOT, RAFT_MSG_SNAPSHOT_REPLY},
+    };
+    struct pump *pump = pump_create(3, NULL);
+    struct raft_message newer = pump_message(RAFT_MSG_HEARTBEAT, 2, 1, 9);
+    pump_step(pump, &newer);
+    for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+        pump_drop_wire(pump);
+        struct raft_message old = pump_message(kinds[i][0], 3, 1, 4);
+        pump_step(pump, &old);
+        struct pump_message *reply = pump_find(pump, kinds[i][1], 3);
+        assert_non_null(reply);
+        assert_true(reply->message.reject);
+        assert_int_equal(reply->message.term, 9);
+        assert_int_equal(pump_status(pump, 1).leader, 2);
+    }
+    /* Answers and orders of an old term need no answer. */
+    pump_drop_wire(pump);
+    for (int kind = RAFT_MSG_PREVOTE; kind <= RAFT_MSG_TIMEOUT_NOW; kind++) {
+        bool answered = false;
+        for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+            answered = answered || (int)kinds[i][0] == kind;
+        }
+        if (!answered) {
+            struct raft_message old = pump_message((enum raft_message_kind)kind, 3, 1, 4);
+            old.reject = true;
+            pump_step(pump, &old);
+        }
+    }
+    assert_int_equal(pump->wire.count, 0);
+    assert_int_equal(pump_status(pump, 1).state, RAFT_FOLLOWER);
+    pump_destroy(pump);
+}
+
 static void test_candidate_refused_by_a_quorum_waits_for_the_next_timeout(void **state)
 {
     (void)state;
@@ -440,6 +481,7 @@ int main(void)
         cmocka_unit_test(test_vote_needs_a_log_that_is_up_to_date),
         cmocka_unit_test(test_single_voter_leads_after_its_own_sync),
         cmocka_unit_test(test_messages_that_make_no_sense_change_nothing),
+        cmocka_unit_test(test_sender_of_an_old_term_is_told_the_newer_one),
         cmocka_unit_test(test_candidate_refused_by_a_quorum_waits_for_the_next_timeout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
