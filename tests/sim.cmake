@@ -35,7 +35,8 @@ set(sim_tests
     shardkv.StaticShards shardkv.Rejection shardkv.JoinLeave shardkv.Snapshot shardkv.MissChange shardkv.Concurrent1
     shardkv.Concurrent2 shardkv.Concurrent3 shardkv.Unreliable1 shardkv.Unreliable2 shardkv.Unreliable3
     shardkv.Challenge1Delete shardkv.Challenge2Unaffected shardkv.Challenge2Partial shardkv.ProgressShutdown
-    shardkv.ProgressJoin shardkv.RecoverCtrler shardkv.ConcurrentReliable shardkv.PartitionController)
+    shardkv.ProgressJoin shardkv.RecoverCtrler shardkv.ConcurrentReliable shardkv.PartitionController
+    sim.Swarm sim.SlowClockRead)
 foreach(test ${sim_tests})
     add_test(NAME ${test} COMMAND sim_suite --test ${test})
     set_tests_properties(${test} PROPERTIES LABELS sim TIMEOUT 120)

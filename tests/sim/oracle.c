@@ -97,7 +97,55 @@ static bool serves(const struct group_view *view, uint32_t shard)
            view->table->shards[shard].state == SHARD_SERVING;
 }
 
-static void check_transition(const struct group_view *view, const struct kv_table *next, uint32_t shard)
+static const struct shard_record *record_of(const struct oracle *oracle, uint64_t group, uint32_t shard)
+{
+    for (uint32_t i = 0; i < oracle->view_count; i++) {
+        const struct group_view *view = &oracle->views[i];
+        if (view->group->id == group && view->table != NULL && shard < view->table->shard_count) {
+            return &view->table->shards[shard];
+        }
+    }
+    return NULL;
+}
+
+/* Install: the source froze under the same config, and what it had then is what is here now. */
+static void check_install(const struct oracle *oracle, const struct group_view *view, uint32_t shard,
+                          const struct shard_record *from, const struct shard_record *to)
+{
+    const struct shard_record *source = record_of(oracle, from->peer_group, shard);
+    bool frozen = source != NULL && source->state == SHARD_FROZEN && source->number == to->number &&
+                  source->peer_group == view->group->id;
+    if (!frozen || source->version != to->version) {
+        SIM_FAIL("group %llu installed shard %u of config %llu at version %llu, while its source %llu is "
+                 "%s under config %llu at version %llu",
+                 (unsigned long long)view->group->id, shard, (unsigned long long)to->number,
+                 (unsigned long long)to->version, (unsigned long long)from->peer_group,
+                 source == NULL ? "unknown" : shard_state_name(source->state),
+                 (unsigned long long)(source == NULL ? 0 : source->number),
+                 (unsigned long long)(source == NULL ? 0 : source->version));
+    }
+    sim_world()->counters.shards_installed++;
+}
+
+/* Drop: the destination has installed it. */
+static void check_drop(const struct oracle *oracle, const struct group_view *view, uint32_t shard,
+                       const struct shard_record *from)
+{
+    const struct shard_record *there = record_of(oracle, from->peer_group, shard);
+    bool installed = there != NULL && (there->number > from->number ||
+                                       (there->number == from->number && there->state != SHARD_PULLING &&
+                                        there->state != SHARD_ABSENT));
+    /* It may have given the shard on and dropped it already; then its config tells. */
+    bool passed_on = there != NULL && there->state == SHARD_ABSENT;
+    if (!installed && !passed_on) {
+        SIM_FAIL("group %llu drops shard %u of config %llu before group %llu has installed it",
+                 (unsigned long long)view->group->id, shard, (unsigned long long)from->number,
+                 (unsigned long long)from->peer_group);
+    }
+}
+
+static void check_transition(const struct oracle *oracle, const struct group_view *view,
+                             const struct kv_table *next, uint32_t shard)
 {
     const struct shard_record *to = &next->shards[shard];
     if (view->table == NULL || shard >= view->table->shard_count) {
@@ -109,15 +157,23 @@ static void check_transition(const struct group_view *view, const struct kv_tabl
                  (unsigned long long)view->group->id, (unsigned long long)from->number,
                  (unsigned long long)to->number);
     }
+    if (from->state == SHARD_FROZEN && to->state != SHARD_ABSENT && to->version != from->version) {
+        SIM_FAIL("shard %u of group %llu was written while it was frozen: version %llu, then %llu", shard,
+                 (unsigned long long)view->group->id, (unsigned long long)from->version,
+                 (unsigned long long)to->version);
+    }
     if (from->state == SHARD_PULLING && to->state == SHARD_SERVING) {
-        sim_world()->counters.shards_installed++;
+        check_install(oracle, view, shard, from, to);
+    }
+    if (from->state == SHARD_FROZEN && to->state == SHARD_DROPPING) {
+        check_drop(oracle, view, shard, from);
     }
 }
 
 static void check_shards(struct oracle *oracle, struct group_view *view, struct kv_table *table)
 {
     for (uint32_t shard = 0; shard < table->shard_count; shard++) {
-        check_transition(view, table, shard);
+        check_transition(oracle, view, table, shard);
         if (table->shards[shard].state != SHARD_SERVING) {
             continue;
         }

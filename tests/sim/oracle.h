@@ -3,7 +3,9 @@
  *   - at most one leader a (group, term)
  *   - at most one group serves a shard: among the groups' newest replicated states. The newest is the furthest any replica has
  *     applied; what it shows as SERVING nobody else's may.
- *   - a shard's config number never goes back in one group
+ *   - a shard's config number never goes back in one group, and nothing is written to a frozen shard
+ *   - a shard is installed only while its source holds it frozen, under the same config, at the same version; and it is dropped
+ *     only after it was installed
  * and at the end, when all is quiet: replicas of a group that applied the same position hold the same state. One cluster at a time. */
 #ifndef TESTS_SIM_ORACLE_H
 #define TESTS_SIM_ORACLE_H

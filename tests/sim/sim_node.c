@@ -76,6 +76,11 @@ const struct node_options *sim_node_options(const struct node *node)
     return &node->options;
 }
 
+void sim_node_set_clock(struct node *node, uint32_t percent)
+{
+    node->tick_ns = node->options.tick_ns * percent / 100;
+}
+
 /* ---- mail --------------------------------------------------------------------------------------------------- */
 
 static void mail_free(struct mail *mail)

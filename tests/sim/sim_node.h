@@ -13,7 +13,10 @@ const struct node_options *sim_node_options(const struct node *node);
  * be on the disk in part. */
 void sim_node_kill(struct node *node);
 
-/* Given by sim_oracle.c: after every poll, and after every run of jobs. */
+/* From now on the replica's ticks are so long, in percent of what they should be. */
+void sim_node_set_clock(struct node *node, uint32_t percent);
+
+/* Given by oracle.c: after every poll, and after every run of jobs. */
 void sim_oracle_polled(struct sim_host *host, struct node *node);
 
 #endif

@@ -1,6 +1,8 @@
 /* Everything at once, drawn from the seed: shards that move, servers that crash, stop for a while or lose the network in one direction,
  * clocks that drift, a network that loses and delays, administrators, clients of all keys. Afterwards all heals: the history is
  * linearizable, every client has its answers, every group has taken the newest config, replicas are equal. */
+#include "raft/node/node.h"
+#include "sim/sim_node.h"
 #include "sim/suite.h"
 
 #include "base/assert.h"
@@ -214,8 +216,56 @@ static void swarm(void)
     free(storm);
 }
 
+/* ---- a clock that stands still ----------------------------------------------------------------------------------------- */
+
+static void reach_only(const struct clerk *clerk, const struct group *group, uint32_t mask)
+{
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        sim_cut_both(clerk->host, group->servers[i].host, ((mask >> i) & 1) == 0);
+    }
+}
+
+/* A leader whose clock runs at a hundredth of its speed is cut off, with a client that believes in it. It goes on believing that it
+ * leads, but no read may be answered by it: reads rest on no clock. */
+static void slow_clock_read(void)
+{
+    struct cluster_options options = {
+        .controllers = 1, .groups = 1, .replicas = 3, .shards = SHARDS, .joined = true};
+    struct cluster *cluster = cluster_create(&options);
+    struct group *group = &cluster->groups[0];
+    struct clerk there;
+    struct clerk elsewhere;
+    clerk_open(&there, cluster, NULL);
+    clerk_open(&elsewhere, cluster, NULL);
+    clerk_put(&there, "k", "old");
+    clerk_check(&elsewhere, "k", "old");
+    struct server *leader = group_leader(group);
+    uint32_t mask = 1u << (leader->replica_id - 1);
+    sim_node_set_clock(server_node(leader), 10000);
+    group_partition(group, mask);
+    reach_only(&there, group, mask);
+    reach_only(&elsewhere, group, ~mask);
+    clerk_put(&elsewhere, "k", "new");
+    struct clerk_pending get;
+    clerk_begin(&there, SKV_GET, "k", NULL, &get);
+    sim_run(3 * SIM_S);
+    SIM_CHECK(node_is_leader(server_node(leader))); /* as it thinks */
+    SIM_CHECK(!get.ended);
+    group_heal(group);
+    reach_only(&there, group, ~0u);
+    reach_only(&elsewhere, group, ~0u);
+    bool ended = clerk_wait(&get, 20 * SIM_S);
+    SIM_CHECK(ended);
+    SIM_CHECK(bytes_equal(buf_view(&get.value), bytes_of_string("new")));
+    clerk_pending_deinit(&get);
+    clerk_close(&there);
+    clerk_close(&elsewhere);
+    cluster_destroy(cluster);
+}
+
 struct suite_list suite_swarm(void)
 {
-    static const struct suite_test tests[] = {{"sim.Swarm", swarm}};
+    static const struct suite_test tests[] = {{"sim.Swarm", swarm},
+                                              {"sim.SlowClockRead", slow_clock_read}};
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }
