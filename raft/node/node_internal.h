@@ -19,6 +19,7 @@ enum {
     NODE_EVENTS_PER_ROUND = 1024,             /* taken from the mailbox at once */
     NODE_PERSIST_JOBS_PER_SYNC = 64,          /* writes that share one sync */
     NODE_FRAMES_BYTES_MAX = 64 * 1024 * 1024, /* received, not yet looked at; more are dropped */
+    NODE_IDLE_TICKS_MAX = 3,    /* ticks slept through when nothing happens */
     NODE_ADMIN_EVENTS_MAX = 64, /* transfers, changes and hashes waiting in the mailbox */
     NODE_EXIT_FATAL = 6,        /* = SERVER_EXIT_DISK of server_main.h */
 };

@@ -253,6 +253,7 @@ static void take_ready(struct replica *replica)
         for (size_t i = 0; i < ready.load_count; i++) {
             replica__load_submit(replica, &ready.loads[i]);
         }
+        replica->status_news = replica->status_news || ready.status_changed;
         raft_core_accept(replica->core);
     }
     raft_core_status(replica->core, &replica->status);
@@ -351,7 +352,7 @@ static void tell_members(struct replica *replica)
     if (replica->env.members_changed != NULL) {
         replica->env.members_changed(replica->env.context, membership);
     }
-    replica__identity_check_members(replica);
+    replica->members_unsettled = true;
 }
 
 void replica_poll(struct replica *replica)
@@ -366,9 +367,20 @@ void replica_poll(struct replica *replica)
     replica__transfers_check(replica, false);
     replica__snapshots_offer(replica);
     replica__apply_hand(replica);
-    tell_members(replica);
+    bool news = replica->status_news || !replica->polled_once;
+    replica->status_news = false;
+    if (news) {
+        tell_members(replica); /* before frames go to those who are new */
+    }
     outbox_flush(&replica->outbox, &replica->sender, send_frame, replica);
-    tell_role(replica);
+    if (news) {
+        tell_role(replica);
+    }
+    if (replica->members_unsettled &&
+        replica->commit >= replica->status.membership.position.index) {
+        replica->members_unsettled = false;
+        replica__identity_check_members(replica);
+    }
     replica->polled_once = true;
 }
 

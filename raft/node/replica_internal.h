@@ -182,6 +182,8 @@ struct replica {
     enum node_role role_told;
     uint64_t term_told;
     uint64_t leader_told;
+    bool status_news;       /* the core said that state, term, leader or membership changed */
+    bool members_unsettled; /* the newest membership was not committed yet */
     uint32_t members_told; /* checksum of the membership last told */
 
     struct persist_worker persist;
