@@ -22,6 +22,22 @@ static bool is_moving(const struct msg_shard_status *shard)
            shard->state == SHARD_DROPPING;
 }
 
+/* False when the group's leader does not count it: removed, but its server still runs (the config
+ * names it for ever). */
+static bool is_member(const struct view *view, const struct view_replica *replica)
+{
+    const struct view_replica *leader = view_leader(view, replica->group_id);
+    if (leader == NULL) {
+        return true; /* nobody to ask */
+    }
+    for (uint32_t i = 0; i < leader->status->member_count; i++) {
+        if (strcmp(leader->status->members[i].address, replica->address) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- for programs
  * -------------------------------------------------------------------------------------------- */
 
@@ -53,7 +69,10 @@ static json_t *replicas_json(const struct view *view, uint64_t group_id)
     json_t *array = json_array();
     for (size_t i = 0; i < view->count; i++) {
         if (view->replicas[i].group_id == group_id) {
-            (void)json_array_append_new(array, replica_json(&view->replicas[i]));
+            json_t *json = replica_json(&view->replicas[i]);
+            (void)json_object_set_new(json, "member",
+                                      json_boolean(is_member(view, &view->replicas[i])));
+            (void)json_array_append_new(array, json);
         }
     }
     return array;
@@ -123,8 +142,9 @@ static void print_replicas(const struct view *view, uint64_t group_id, bool cont
             continue;
         }
         if (replica->error != 0) {
-            printf("  %-4llu %-24s %s\n", (unsigned long long)replica->id, replica->address,
-                   replica->text[0] != '\0' ? replica->text : err_text(replica->error));
+            printf("  %-4llu %-24s %s%s\n", (unsigned long long)replica->id, replica->address,
+                   replica->text[0] != '\0' ? replica->text : err_text(replica->error),
+                   is_member(view, replica) ? "" : " (not a member any more)");
             continue;
         }
         const struct msg_status_response *status = replica->status;
@@ -134,6 +154,9 @@ static void print_replicas(const struct view *view, uint64_t group_id, bool cont
                ctl_size_text(status->log_bytes, size));
         if (!controller) {
             printf(" config %llu", (unsigned long long)status->config_number);
+        }
+        if (!is_member(view, replica)) {
+            printf(" (not a member any more)");
         }
         (void)fputc('\n', stdout);
     }

@@ -82,7 +82,9 @@ static inline struct fixture fixture_make_with(struct router_options options)
 
 static inline struct fixture fixture_make(void)
 {
-    return fixture_make_with(router_options_default());
+    struct router_options options = router_options_default();
+    options.batches_eager = 1; /* what waits while one is flying is easier to see */
+    return fixture_make_with(options);
 }
 
 /* Ends the test's machine; nothing may be left that the test did not look at. */

@@ -462,6 +462,7 @@ static void test_full_blocks_use_all_slots_and_no_more(void **state)
     (void)state;
     struct router_options options = router_options_default();
     options.batch_bytes_full = 4096;
+    options.batches_eager = 1;
     options.batches_in_flight_max = 3;
     struct fixture fixture = fixture_make_with(options);
     struct flight flights[3];
