@@ -189,6 +189,7 @@ static int step_finish(struct kv_machine *machine, uint32_t shard)
     session_cache_drop_shard(&machine->sessions, shard);
     if (record->state == SHARD_DROPPING) {
         shard_record_clear(record);
+        kv__reclaim_later(machine, shard);
         metric_add(&shard_dropped_count, 1);
         trace(machine, shard, "shard.absent");
     } else {

@@ -19,6 +19,8 @@
 
 #define SESSION_CACHE_BYTES_DEFAULT (8ull * 1024 * 1024)
 
+enum { SCRATCH_BYTES_KEPT_MAX = 1024 * 1024 };
+
 /* ---- `ma` ---- */
 
 static void put_applied(struct kv_machine *machine, struct raft_position position)
@@ -321,6 +323,9 @@ static int apply(void *sm, const struct sm_batch *batch)
         machine->partial_count = 0;
         error = write_all(machine, batch->last);
     }
+    if (machine->scratch.capacity > SCRATCH_BYTES_KEPT_MAX) {
+        buf_deinit(&machine->scratch);
+    }
     if (error == 0) {
         session_cache_trim(&machine->sessions);
         kv__set_applied(machine, batch->last);
@@ -488,7 +493,7 @@ void kv_machine_destroy(struct kv_machine *machine)
     session_cache_deinit(&machine->sessions);
     overlay_deinit(&machine->overlay);
     buf_deinit(&machine->scratch);
-    buf_deinit(&machine->key_scratch);
+    free(machine->reclaim);
     pthread_rwlock_destroy(&machine->gate);
     pthread_mutex_destroy(&machine->state_mutex);
     pthread_mutex_destroy(&machine->apply_mutex);

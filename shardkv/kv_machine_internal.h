@@ -36,7 +36,6 @@ struct kv_machine {
                                applied already */
     uint32_t partial_count;
     struct buf scratch;
-    struct buf key_scratch;
 
     /* Held during every apply and restore. Who holds it sees the store at `applied` exactly. */
     pthread_mutex_t apply_mutex;
@@ -45,10 +44,13 @@ struct kv_machine {
     pthread_rwlock_t gate;
     atomic_bool replacing; /* long scans look at it and give up */
 
-    pthread_mutex_t state_mutex; /* guards the three below */
+    pthread_mutex_t state_mutex; /* guards what is below */
     struct raft_position applied;
     struct raft_position durable;
     struct kv_table *table;
+    uint32_t *reclaim; /* shards dropped since the last flush */
+    uint32_t reclaim_count;
+    uint32_t reclaim_capacity;
 };
 
 /* kv_machine.c */
@@ -90,8 +92,12 @@ bool kv__pending_remove(struct kv_machine *machine, uint32_t shard, uint64_t num
 int kv__source_check(const struct shard_record *record, uint64_t config_number, uint64_t number,
                      uint64_t to_group);
 
-/* kv_snapshot.c */
+/* kv_flush.c */
+void kv__reclaim_later(struct kv_machine *machine, uint32_t shard);
 int kv__flush(void *sm);
+int kv__hash(void *sm, uint64_t *hash, struct raft_position *position);
+
+/* kv_snapshot.c */
 int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position,
                       uint64_t *size_bytes, struct sm_snapshot_reader **out);
 int kv__snapshot_read(struct sm_snapshot_reader *reader, uint64_t offset, uint8_t *data,
@@ -102,7 +108,6 @@ int kv__receive_write(struct sm_snapshot_writer *writer, struct bytes bytes);
 int kv__receive_finish(struct sm_snapshot_writer *writer);
 void kv__receive_close(struct sm_snapshot_writer *writer);
 int kv__restore(void *sm, const char *dir);
-int kv__hash(void *sm, uint64_t *hash, struct raft_position *position);
 
 /* The gate for readers: ERR_BUSY while the store is being replaced; or waiting until it is done. */
 void kv__gate_wait(struct kv_machine *machine);

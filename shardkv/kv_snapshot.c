@@ -1,5 +1,5 @@
-/* Flush, snapshots and the hash of the state: what runs beside apply, on the background thread;
- * restore on the apply thread.
+/* Snapshots: made and received beside apply, on the background thread; restored on the apply
+ * thread.
  *
  * A snapshot is a checkpoint of the store (files) as one stream:
  *
@@ -22,8 +22,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include <xxhash.h>
-
 enum {
     SNAPSHOT_MAGIC = 0x736b7673,
     SNAPSHOT_VERSION = 1,
@@ -32,7 +30,6 @@ enum {
     SNAPSHOT_NAME_BYTES_MAX = 128,
     SNAPSHOT_HEADER_BYTES_MAX = 4 * 1024 * 1024,
     CRC_BYTES = 4,
-    HASH_ROWS_A_LOOK = 4096, /* rows between two looks at `replacing` */
 };
 static_assert((int)SNAPSHOT_FILES_MAX * ((int)SNAPSHOT_NAME_BYTES_MAX + 16) <
                   (int)SNAPSHOT_HEADER_BYTES_MAX,
@@ -92,27 +89,6 @@ static void list_name(void *context, const char *name)
     }
     struct snapshot_file *file = list_add(list);
     snprintf(file->name, sizeof file->name, "%s", name);
-}
-
-/* ---- flush ---- */
-
-int kv__flush(void *sm)
-{
-    struct kv_machine *machine = sm;
-    kv__gate_wait(machine);
-    pthread_mutex_lock(&machine->state_mutex);
-    struct raft_position position = machine->applied;
-    pthread_mutex_unlock(&machine->state_mutex);
-    int error = machine->store.ops->flush(machine->store.store);
-    if (error == 0) {
-        pthread_mutex_lock(&machine->state_mutex);
-        if (position.index > machine->durable.index) {
-            machine->durable = position;
-        }
-        pthread_mutex_unlock(&machine->state_mutex);
-    }
-    kv__gate_leave(machine);
-    return error;
 }
 
 /* ---- making and reading a snapshot
@@ -548,58 +524,5 @@ int kv__restore(void *sm, const char *dir)
     pthread_mutex_unlock(&machine->apply_mutex);
     atomic_store(&machine->replacing, false);
     pthread_rwlock_unlock(&machine->gate);
-    return error;
-}
-
-/* ---- the hash ---- */
-
-static int hash_rows(struct kv_machine *machine, const struct store_view *view, XXH3_state_t *state)
-{
-    const struct store_ops *ops = machine->store.ops;
-    struct store_iterator *iterator =
-        ops->iterator_create(machine->store.store, view, BYTES_EMPTY, BYTES_EMPTY);
-    int error = 0;
-    for (uint64_t i = 0; error == 0 && ops->iterator_valid(iterator); i++) {
-        struct bytes key = ops->iterator_key(iterator);
-        struct bytes value = ops->iterator_value(iterator);
-        if (!bytes_equal(key, key_applied())) { /* how batches were cut is no part of the state */
-            uint8_t sizes[16];
-            store_u64(sizes, key.size);
-            store_u64(sizes + 8, value.size);
-            XXH3_64bits_update(state, sizes, sizeof sizes);
-            XXH3_64bits_update(state, key.data, key.size);
-            XXH3_64bits_update(state, value.data, value.size);
-        }
-        ops->iterator_next(iterator);
-        if (i % HASH_ROWS_A_LOOK == 0 && atomic_load(&machine->replacing)) {
-            error = ERR_BUSY;
-        }
-    }
-    error = error != 0 ? error : ops->iterator_error(iterator);
-    ops->iterator_destroy(iterator);
-    return error;
-}
-
-int kv__hash(void *sm, uint64_t *hash, struct raft_position *position)
-{
-    struct kv_machine *machine = sm;
-    int error = kv__gate_enter(machine);
-    if (error != 0) {
-        return error;
-    }
-    pthread_mutex_lock(&machine->apply_mutex);
-    struct store_view *view = machine->store.ops->view_open(machine->store.store);
-    pthread_mutex_lock(&machine->state_mutex);
-    *position = machine->applied;
-    pthread_mutex_unlock(&machine->state_mutex);
-    pthread_mutex_unlock(&machine->apply_mutex);
-    XXH3_state_t *state = XXH3_createState();
-    ASSERT(state != NULL);
-    XXH3_64bits_reset(state);
-    error = hash_rows(machine, view, state);
-    *hash = XXH3_64bits_digest(state);
-    XXH3_freeState(state);
-    machine->store.ops->view_close(machine->store.store, view);
-    kv__gate_leave(machine);
     return error;
 }

@@ -378,6 +378,7 @@ static void wait(struct mover_runtime *runtime, uint64_t wake_ns)
 static void *run(void *context)
 {
     struct mover_runtime *runtime = context;
+    (void)pthread_setname_np(pthread_self(), "kv-mover");
     pthread_mutex_lock(&runtime->mutex);
     while (!runtime->stopping) {
         struct event *events = runtime->first;

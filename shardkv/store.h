@@ -51,6 +51,9 @@ struct store_ops {
      * finishes the job. */
     int (*replace)(void *store, const char *dir);
     uint64_t (*approximate_bytes)(void *store, struct bytes from, struct bytes to);
+    /* Everything in [from, to) was deleted: gives its disk space back in the background. Does not
+     * wait. */
+    void (*reclaim)(void *store, struct bytes from, struct bytes to);
     uint64_t (*memory_bytes)(void *store); /* memtables, block cache, table readers */
 };
 

@@ -37,6 +37,7 @@ enum {
     LEVEL1_BYTES = 128 * 1024 * 1024,
     CACHE_SHARD_BITS = 2,
     SCAN_READAHEAD_BYTES = 256 * 1024,
+    BATCH_BYTES_KEPT_MAX = 1024 * 1024,
 };
 #define MEMTABLE_BYTES_DEFAULT    (16ull * 1024 * 1024)
 #define BLOCK_CACHE_BYTES_DEFAULT (8ull * 1024 * 1024)
@@ -120,10 +121,19 @@ static int db_write(void *store, struct store_batch *batch)
     char *message = NULL;
     rocksdb_write(db->db, db->write, batch->batch, &message);
     int error = failed(db, "write", message);
-    if (error == 0) {
+    if (error != 0) {
+        return error;
+    }
+    size_t bytes = 0;
+    (void)rocksdb_writebatch_data(batch->batch, &bytes);
+    if (bytes >
+        BATCH_BYTES_KEPT_MAX) { /* clearing would keep the memory of the largest batch for ever */
+        rocksdb_writebatch_destroy(batch->batch);
+        batch->batch = rocksdb_writebatch_create();
+    } else {
         rocksdb_writebatch_clear(batch->batch);
     }
-    return error;
+    return 0;
 }
 
 static int db_get(void *store, const struct store_view *view, struct bytes key,
@@ -338,6 +348,16 @@ static uint64_t approximate_bytes(void *store, struct bytes from, struct bytes t
     return failed(db, "approximate_sizes", message) == 0 ? size : 0;
 }
 
+static void reclaim(void *store, struct bytes from, struct bytes to)
+{
+    struct store_rocksdb *db = store;
+    char *message = NULL;
+    rocksdb_suggest_compact_range(db->db, (const char *)from.data, from.size, (const char *)to.data,
+                                  to.size, &message);
+    (void)failed(db, "reclaim",
+                 message); /* only a hint: what is wrong with the disk shows at the next write */
+}
+
 static uint64_t property(struct store_rocksdb *db, const char *name)
 {
     uint64_t value = 0;
@@ -372,6 +392,7 @@ static const struct store_ops rocksdb_ops = {
     .checkpoint = db_checkpoint,
     .replace = db_replace,
     .approximate_bytes = approximate_bytes,
+    .reclaim = reclaim,
     .memory_bytes = memory_bytes,
 };
 

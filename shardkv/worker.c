@@ -23,6 +23,7 @@ struct job {
 static void *worker_run(void *context)
 {
     struct worker *worker = context;
+    (void)pthread_setname_np(pthread_self(), "kv-worker");
     void *item = NULL;
     while (queue_pop(worker->queue, &item, 1, UINT64_MAX) == 1) {
         struct job *job = item;

@@ -418,6 +418,13 @@ static uint64_t approximate_bytes(void *store, struct bytes from, struct bytes t
     return bytes;
 }
 
+static void reclaim(void *store, struct bytes from, struct bytes to)
+{
+    (void)store;
+    (void)from;
+    (void)to;
+}
+
 static uint64_t memory_bytes(void *store)
 {
     struct fake_store *fake = store;
@@ -445,6 +452,7 @@ static const struct store_ops fake_ops = {
     .checkpoint = fake_checkpoint,
     .replace = fake_replace,
     .approximate_bytes = approximate_bytes,
+    .reclaim = reclaim,
     .memory_bytes = memory_bytes,
 };
 
