@@ -12,7 +12,7 @@
  * it:
  *
  *     d <key>          as stored
- *     s <client u64>   varint acked-by age: see move_rows.h
+ *     s <client u64>   as stored, but with its age for its time: move_rows.h
  *     v                the shard's version counter
  *
  * Rows of one shard sort as their store keys do: data, then sessions, then the counter, which is

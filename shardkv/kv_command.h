@@ -1,11 +1,12 @@
 /* Commands of a shard group's log: one byte that says which, then the body.
  *
- *   BLOCK      the block of proto/command.h as the client sent it. Its own first byte, the format's
- * version 1, is the command's byte: nothing is put before it, so nothing is copied. others     u8
- * kind, then the fields named below, in their order
+ *   BLOCK    the block of proto/command.h as the client sent it. Its own first byte, the format's
+ *            version 1, is the command's byte: nothing is put before it, so nothing is copied.
+ *   others   u8 kind, then the fields named below, in their order
  *
- * A command answers with: BLOCK: u8 flags (KV_RESULT_...), then the results of proto/command.h;
- * others: varint wire code. */
+ * A command answers with
+ *   BLOCK    u8 flags (KV_RESULT_...), then the results of proto/command.h
+ *   others   varint wire code */
 #ifndef SHARDKV_KV_COMMAND_H
 #define SHARDKV_KV_COMMAND_H
 

@@ -1,12 +1,13 @@
 /* A shard's life, the part of config and source: transitions of proto/config.h but Install. Apply
  * thread; every outcome follows from the command and the replicated state.
  *
- *   ABSENT  -> SERVING, PULLING      config_gain
- *   FROZEN  -> SERVING               config_gain        (ours again, and nobody had it meanwhile)
- *   SERVING -> FROZEN                config_lose
- *   FROZEN  -> FROZEN                config_lose        (had no owner, now has: the fence is the
- * new config) FROZEN  -> DROPPING              kv__apply_drop DROPPING -> ABSENT kv__apply_step
- *   PULLING -> SERVING, PULLING      kv_install.c */
+ *   ABSENT   -> SERVING, PULLING   config_gain
+ *   FROZEN   -> SERVING            config_gain: ours again, and nobody had it meanwhile
+ *   SERVING  -> FROZEN             config_lose
+ *   FROZEN   -> FROZEN             config_lose: had no owner, now has; the fence is the new config
+ *   FROZEN   -> DROPPING           kv__apply_drop
+ *   DROPPING -> ABSENT             kv__apply_step
+ *   PULLING  -> SERVING, PULLING   kv_install.c */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/log.h"

@@ -7,10 +7,10 @@
  *
  * Invariants.
  *   1. The store holds the effect of a prefix of the log: up to `applied`, and then perhaps the
- * first commands of later entries (`partial`), which are skipped when they come again after a
- * crash.
+ *      first commands of later entries (`partial`), which are skipped when they come again after a
+ *      crash.
  *   2. Between two calls of apply, nothing is unwritten: overlay, dirty sessions and dirty records
- * are empty.
+ *      are empty.
  *   3. Data and session rows exist only for shards that are not ABSENT.
  *   4. A command changes data only while its shard is SERVING. */
 #ifndef SHARDKV_KV_MACHINE_H

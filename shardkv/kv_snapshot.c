@@ -1,16 +1,17 @@
 /* Snapshots: made and received beside apply, on the background thread; restored on the apply
  * thread.
  *
- * A snapshot is a checkpoint of the store (files) as one stream:
+ * A snapshot is a checkpoint of the store (files) as one stream, little-endian:
  *
- *     header   u32 magic, u32 version, u64 index, u64 term, u32 file_count, file_count x { sized
- * name, u64 size }, u32 crc32c blocks   for each file, in order: its bytes in blocks of
- * SNAPSHOT_BLOCK_BYTES (the last shorter), each followed by its u32 crc32c, which starts from (file
- * index, block index) so that no block stands in for another
+ *   header   u32 magic, u32 version, u64 index, u64 term, u32 file_count,
+ *            file_count x { sized name, u64 size }, u32 crc32c of all before
+ *   blocks   for each file, in order: its bytes in blocks of SNAPSHOT_BLOCK_BYTES (the last
+ *            shorter), each followed by its u32 crc32c, which starts from (file index, block index)
+ *            so that no block stands in for another
  *
- * Sizes are little-endian; where every byte lies follows from the header, so the stream can be read
- * from any offset. The receiver writes `dir`/store/<name>; `dir`/complete, written last and synced,
- * says that all of it arrived. */
+ * Where every byte lies follows from the header, so the stream can be read from any offset. The
+ * receiver writes `dir`/store/<name>; `dir`/complete, written last and synced, says that all of it
+ * arrived. */
 #include "shardkv/kv_machine_internal.h"
 
 #include "base/codec.h"

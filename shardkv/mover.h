@@ -3,10 +3,13 @@
  * matters, so a new leader's driver goes on where the old one was, and two drivers at once do no
  * harm (every command is fenced).
  *
- *   table: newest config is ahead, all settled     fetch config N+1, propose CONFIG
- *   table: shard PULLING                            Open, Read -> CHUNK ..., Freeze -> INSTALL;
- * while clearing: STEP table: shard DROPPING                           STEP ... table: pending drop
- * Drop -> DROP_CONFIRMED table: sessions                                 EXPIRE, round after round
+ *   what the table shows                    what is done
+ *   a newer config exists, all settled      fetch config N+1, propose CONFIG
+ *   a shard PULLING                         Open, Read -> CHUNK ..., Freeze -> INSTALL
+ *   a shard PULLING that is to be cleared   STEP ...
+ *   a shard DROPPING                        STEP ...
+ *   a pending drop                          Drop -> DROP_CONFIRMED
+ *   sessions                                EXPIRE, round after round
  *
  * One source group that does not answer holds up nobody else: its tasks give their places back and
  * it is asked again after a back-off. */

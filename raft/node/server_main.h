@@ -1,14 +1,14 @@
 /* What every server process of the house does around its state machine: flags, memory limits,
  * signals, the rpc server, an orderly end. Used by the main() of shardkv and of shardctrler, on
- * their main thread.
+ * their main thread, in this order:
  *
  *   server_main_parse   flags -> settings; --help, --version and mistakes are answered here
  *   server_main_open    signals blocked, log set up, rpc and its server made (nothing listens yet),
- * node options filled
- *       ... the program opens its state machine, node_create, node_add_methods and its own methods
- * ... server_main_run     listens, starts the node, logs "ready", waits for SIGTERM or SIGINT,
- * stops the node, shuts the server down
- *       ... the program destroys its services, node_destroy, closes its state machine ...
+ *                       node options filled
+ *   (the program opens its state machine, node_create, node_add_methods and its own methods)
+ *   server_main_run     listens, starts the node, logs "ready", waits for SIGTERM or SIGINT, stops
+ *                       the node, shuts the server down
+ *   (the program destroys its services, node_destroy, closes its state machine)
  *   server_main_close   destroys the server and rpc */
 #ifndef RAFT_NODE_SERVER_MAIN_H
 #define RAFT_NODE_SERVER_MAIN_H
