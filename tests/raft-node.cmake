@@ -2,6 +2,8 @@
 skv_test(NAME test_session SOURCES unit/test_session.c USES raft/node base LABELS unit raft-node TIMEOUT 30)
 skv_test(NAME test_message_codec SOURCES unit/test_message_codec.c USES raft/node base
     LABELS unit raft-node TIMEOUT 60)
+skv_test(NAME test_node_files SOURCES unit/test_node_files.c USES raft/node base LIBRARIES test-fake-vfs
+    LABELS unit raft-node TIMEOUT 60)
 
 # Replicas over virtual time, fake disks and a fake network; the seed of the simulator of whole clusters.
 add_library(test-node-harness STATIC node/harness.c node/harness_check.c node/harness_net.c node/kv_ask.c

@@ -123,7 +123,7 @@ static void worker_begin(struct slot *slot, enum replica_worker kind)
         job->next = NULL;
         worker->running[worker->running_count++] = job;
     }
-    const struct harness_latency *latency = &harness->options.latency[kind];
+    const struct harness_latency *latency = &slot->latency[kind];
     uint64_t takes_ns = rng_between(&harness->rng, latency->min_ns, latency->max_ns);
     sim_clock_add(&harness->clock, &(struct sim_event){.at_ns = harness->clock.now_ns + takes_ns,
                                                        .run = run_jobs,
@@ -338,6 +338,12 @@ void harness_stop(struct harness *harness, uint32_t number)
     }
 }
 
+void harness_set_latency(struct harness *harness, uint32_t slot, enum replica_worker worker,
+                         struct harness_latency latency)
+{
+    harness->slots[slot].latency[worker] = latency;
+}
+
 void harness_swap_disk(struct harness *harness, uint32_t number, struct fake_vfs *disk)
 {
     struct slot *slot = &harness->slots[number];
@@ -367,6 +373,7 @@ struct harness *harness_create(const struct harness_options *options)
         slot->harness = harness;
         slot->number = i;
         slot->connected = true;
+        memcpy(slot->latency, options->latency, sizeof(slot->latency));
         slot->disk = fake_vfs_create(rng_next(&harness->rng));
         slot->clock = (struct clock){slot_now_ns, slot_now_ns, slot};
         snprintf(harness->addresses[i], sizeof(harness->addresses[i]), "slot-%u:1", i);

@@ -96,6 +96,9 @@ void harness_crash(struct harness *harness, uint32_t slot, enum fake_crash how);
 void harness_stop(struct harness *harness, uint32_t slot);
 /* A new, empty disk under a slot that is down. */
 void harness_wipe(struct harness *harness, uint32_t slot);
+/* How long one run of jobs of this slot's worker takes from now on; a slow or stalled disk. */
+void harness_set_latency(struct harness *harness, uint32_t slot, enum replica_worker worker,
+                         struct harness_latency latency);
 /* Another disk under a slot that is down; takes it. */
 void harness_swap_disk(struct harness *harness, uint32_t slot, struct fake_vfs *disk);
 /* NULL while the slot is down. */

@@ -27,6 +27,7 @@ struct slot {
     struct raft_position applied; /* as the watcher saw it */
     uint64_t time_ms;             /* log time of the newest command */
     struct slot_worker workers[REPLICA_WORKER_COUNT];
+    struct harness_latency latency[REPLICA_WORKER_COUNT];
     bool poll_planned;
     bool fatal;
     bool waiting; /* starts without members */
