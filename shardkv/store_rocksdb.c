@@ -500,6 +500,13 @@ int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *opti
     } else {
         error = open_db(db, why, why_size);
     }
+    if (error == 0) {
+        error = sync_parent(db->path); /* RocksDB makes the directory, but not its name durable */
+        if (error != 0) {
+            snprintf(why, why_size, "%s: cannot sync the directory above it: %s", dir,
+                     err_text(error));
+        }
+    }
     if (error != 0) {
         store_rocksdb_close(out);
     }
