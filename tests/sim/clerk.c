@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PADDING_KEYS = 8 }; /* of one loop */
+
 void clerk_open(struct clerk *clerk, struct cluster *cluster, struct linear_history *history)
 {
     *clerk = (struct clerk){.cluster = cluster, .history = history};
@@ -220,7 +222,8 @@ static void pad_done(void *context, const struct skv_result *result)
 static void loop_pad(struct loop *loop)
 {
     char key[SIM_NAME_BYTES_MAX];
-    (void)snprintf(key, sizeof key, "pad%u", loop->options.number);
+    (void)snprintf(key, sizeof key, "pad%u-%" PRIu64, loop->options.number,
+                   sim_between(0, PADDING_KEYS - 1));
     void *value = mem_calloc(1, loop->options.padding_bytes);
     loop->started_ns = sim_now_ns();
     clerk_start(loop->clerk, SKV_PUT, key, value, loop->options.padding_bytes, pad_done, loop);
@@ -263,7 +266,7 @@ static void loop_next(struct loop *loop)
     }
     char key[SIM_NAME_BYTES_MAX];
     const struct loop_options *options = &loop->options;
-    if (options->padding_bytes > 0 && loop->first_done && sim_between(1, 5) == 1) {
+    if (options->padding_bytes > 0 && loop->first_done && sim_between(1, options->padding_one_in) == 1) {
         loop_pad(loop);
         return;
     }

@@ -56,6 +56,7 @@ struct loop_options {
     uint32_t key_count;
     bool appends_only;
     size_t padding_bytes;  /* not 0: now and then a put of so many bytes to a key beside, so that the log grows */
+    uint32_t padding_one_in;
     uint64_t pause_min_ns; /* between two operations */
     uint64_t pause_max_ns;
 };

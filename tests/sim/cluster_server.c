@@ -235,7 +235,7 @@ void server_start(struct server *server)
         kv_start(server);
     }
     sim_leave(former);
-    sim_world()->counters.restarts++;
+    sim_world()->counters.restarts += server->host->incarnation > 0;
 }
 
 /* ---- end ---------------------------------------------------------------------------------------------------- */

@@ -42,6 +42,7 @@ static void start_loops(struct run *run)
                                        .key = run->test->random_keys ? NULL : run->keys[i],
                                        .key_count = run->test->clients,
                                        .padding_bytes = run->test->snapshots ? 2048 : 0,
+                                       .padding_one_in = 5,
                                        .pause_min_ns = 2 * SIM_MS,
                                        .pause_max_ns = 20 * SIM_MS};
         loop_start(&run->loops[i], &run->clerks[i], &options);

@@ -165,6 +165,10 @@ static void check_transition(const struct oracle *oracle, const struct group_vie
     if (from->state == SHARD_PULLING && to->state == SHARD_SERVING) {
         check_install(oracle, view, shard, from, to);
     }
+    if (from->state == SHARD_PULLING && to->state == SHARD_PULLING && from->rows > 0 &&
+        to->rows > from->rows) {
+        sim_world()->counters.chunks_resumed++;
+    }
     if (from->state == SHARD_FROZEN && to->state == SHARD_DROPPING) {
         check_drop(oracle, view, shard, from);
     }

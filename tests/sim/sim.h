@@ -41,6 +41,7 @@ struct sim_host {
     bool up;
     bool dying;
     uint64_t paused_until_ns; /* as SIGSTOP: nothing of it happens before */
+    uint64_t disk_stalled_until_ns; /* a write that begins before ends after */
     uint32_t tick_percent;    /* how long its replica's ticks are: 100 is right. Drawn anew at every start when the world's
                                * clocks drift */
     struct fake_vfs *disk; /* NULL for clients */
@@ -71,6 +72,7 @@ struct sim_counters {
     uint64_t leaders;
     uint64_t snapshots_restored;
     uint64_t shards_installed;
+    uint64_t chunks_resumed; /* chunks of a move after its first */
     uint64_t operations; /* of clients, ended */
 };
 

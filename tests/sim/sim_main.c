@@ -53,6 +53,22 @@ static uint64_t seed_of(const char *name)
     return seed % 1000000;
 }
 
+static struct sim_counters totals; /* of the runs of this process */
+
+static void add_totals(const struct sim_counters *counters)
+{
+    totals.crashes += counters->crashes;
+    totals.restarts += counters->restarts;
+    totals.leaders += counters->leaders;
+    totals.snapshots_restored += counters->snapshots_restored;
+    totals.shards_installed += counters->shards_installed;
+    totals.chunks_resumed += counters->chunks_resumed;
+    totals.frames_lost += counters->frames_lost;
+    totals.frames_duplicated += counters->frames_duplicated;
+    totals.conns_broken += counters->conns_broken;
+    totals.conns_stalled += counters->conns_stalled;
+}
+
 static void run_one(const struct suite_test *test, uint64_t seed)
 {
     sim_report_begin(test->name, seed);
@@ -74,7 +90,34 @@ static void run_one(const struct suite_test *test, uint64_t seed)
            counters->leaders, counters->shards_installed, counters->snapshots_restored,
            counters->frames_lost, counters->conns_broken);
     fflush(stdout);
+    add_totals(counters);
     sim_world_deinit();
+}
+
+/* A storm in which something never happened has tested less than it says. */
+static void check_totals(const struct suite_test *test)
+{
+    const struct {
+        const char *name;
+        uint64_t count;
+    } rows[] = {
+        {"crashes", totals.crashes},
+        {"restarts", totals.restarts},
+        {"leaders", totals.leaders},
+        {"snapshots installed", totals.snapshots_restored},
+        {"shards moved", totals.shards_installed},
+        {"shards moved in several chunks", totals.chunks_resumed},
+        {"frames lost", totals.frames_lost},
+        {"frames duplicated", totals.frames_duplicated},
+        {"connections broken", totals.conns_broken},
+        {"connections fallen silent", totals.conns_stalled},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (rows[i].count == 0) {
+            SIM_FAIL("over all seeds of %s there were no %s", test->name, rows[i].name);
+        }
+        printf("  %" PRIu64 " %s\n", rows[i].count, rows[i].name);
+    }
 }
 
 static void run_test(const struct suite_test *test, const struct choice *choice)
@@ -86,7 +129,12 @@ static void run_test(const struct suite_test *test, const struct choice *choice)
         }
         return;
     }
-    run_one(test, seed_of(test->name));
+    for (uint32_t i = 0; i < (test->seeds == 0 ? 1 : test->seeds); i++) {
+        run_one(test, seed_of(test->name) + i);
+    }
+    if (test->sees_everything) {
+        check_totals(test);
+    }
     for (size_t i = 0; i < sizeof regressions / sizeof regressions[0]; i++) {
         if (strcmp(regressions[i].test, test->name) == 0) {
             run_one(test, regressions[i].seed);

@@ -286,11 +286,20 @@ static void tick_run(void *context, void *payload)
 
 /* ---- workers ------------------------------------------------------------------------------------------------- */
 
-static uint64_t job_latency_ns(const struct replica_job *job)
+static uint64_t persist_latency_ns(const struct sim_host *host)
+{
+    uint64_t now_ns = sim_now_ns();
+    uint64_t stall_ns = host->disk_stalled_until_ns > now_ns ? host->disk_stalled_until_ns - now_ns : 0;
+    /* Now and then a disk takes its time by itself. */
+    return stall_ns + (sim_between(1, 100) == 1 ? sim_between(5, 20) * SIM_MS
+                                                : sim_between(100, 400) * SIM_US);
+}
+
+static uint64_t job_latency_ns(const struct sim_host *host, const struct replica_job *job)
 {
     switch (job->worker) {
-    case REPLICA_PERSIST: /* now and then a disk takes its time */
-        return sim_between(1, 100) == 1 ? sim_between(5, 20) * SIM_MS : sim_between(100, 400) * SIM_US;
+    case REPLICA_PERSIST:
+        return persist_latency_ns(host);
     case REPLICA_APPLY:
         return sim_between(5, 80) * SIM_US;
     case REPLICA_BACKGROUND:
@@ -306,7 +315,7 @@ static void worker_run(void *context, void *payload);
 static void worker_start(struct node *node, struct node_worker *worker)
 {
     size_t most = worker->first->worker == REPLICA_PERSIST ? PERSIST_JOBS_PER_SYNC : 1;
-    uint64_t latency_ns = job_latency_ns(worker->first);
+    uint64_t latency_ns = job_latency_ns(node->host, worker->first);
     while (worker->first != NULL && worker->running_count < most) {
         struct replica_job *job = worker->first;
         worker->first = job->next;

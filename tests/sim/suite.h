@@ -7,6 +7,8 @@
 struct suite_test {
     const char *name; /* "kvraft.TestBasic" */
     void (*run)(void);
+    uint32_t seeds;       /* run by default; 0: one */
+    bool sees_everything; /* over its default seeds no counter of sim_counters may stay 0 */
 };
 
 struct suite_list {

@@ -293,11 +293,11 @@ static void snapshot_size(void)
 struct suite_list suite_kvraft_faults(void)
 {
     static const struct suite_test tests[] = {
-        {"kvraft.TestSpeed", speed},
-        {"kvraft.TestUnreliableOneKey", unreliable_one_key},
-        {"kvraft.TestOnePartition", one_partition},
-        {"kvraft.TestSnapshotRPC", snapshot_rpc},
-        {"kvraft.TestSnapshotSize", snapshot_size},
+        {.name = "kvraft.TestSpeed", .run = speed},
+        {.name = "kvraft.TestUnreliableOneKey", .run = unreliable_one_key},
+        {.name = "kvraft.TestOnePartition", .run = one_partition},
+        {.name = "kvraft.TestSnapshotRPC", .run = snapshot_rpc},
+        {.name = "kvraft.TestSnapshotSize", .run = snapshot_size},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }

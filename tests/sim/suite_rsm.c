@@ -215,9 +215,9 @@ static void restart_submit(void)
 struct suite_list suite_rsm(void)
 {
     static const struct suite_test tests[] = {
-        {"rsm.TestLeaderFailure", leader_failure}, {"rsm.TestLeaderPartition", leader_partition},
-        {"rsm.TestRestartReplay", restart_replay}, {"rsm.TestShutdown", shutdown},
-        {"rsm.TestRestartSubmit", restart_submit},
+        {.name = "rsm.TestLeaderFailure", .run = leader_failure}, {.name = "rsm.TestLeaderPartition", .run = leader_partition},
+        {.name = "rsm.TestRestartReplay", .run = restart_replay}, {.name = "rsm.TestShutdown", .run = shutdown},
+        {.name = "rsm.TestRestartSubmit", .run = restart_submit},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }

@@ -364,14 +364,14 @@ static void challenge_partial(void)
 struct suite_list suite_shardkv(void)
 {
     static const struct suite_test tests[] = {
-        {"shardkv.StaticShards", static_shards},
-        {"shardkv.Rejection", rejection},
-        {"shardkv.JoinLeave", join_leave},
-        {"shardkv.Snapshot", snapshot},
-        {"shardkv.MissChange", miss_change},
-        {"shardkv.Challenge1Delete", challenge_delete},
-        {"shardkv.Challenge2Unaffected", challenge_unaffected},
-        {"shardkv.Challenge2Partial", challenge_partial},
+        {.name = "shardkv.StaticShards", .run = static_shards},
+        {.name = "shardkv.Rejection", .run = rejection},
+        {.name = "shardkv.JoinLeave", .run = join_leave},
+        {.name = "shardkv.Snapshot", .run = snapshot},
+        {.name = "shardkv.MissChange", .run = miss_change},
+        {.name = "shardkv.Challenge1Delete", .run = challenge_delete},
+        {.name = "shardkv.Challenge2Unaffected", .run = challenge_unaffected},
+        {.name = "shardkv.Challenge2Partial", .run = challenge_partial},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }

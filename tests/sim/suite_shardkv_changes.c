@@ -395,17 +395,17 @@ static void partition_controller(void)
 struct suite_list suite_shardkv_changes(void)
 {
     static const struct suite_test tests[] = {
-        {"shardkv.Concurrent1", concurrent_1},
-        {"shardkv.Concurrent2", concurrent_2},
-        {"shardkv.Concurrent3", concurrent_3},
-        {"shardkv.Unreliable1", unreliable_1},
-        {"shardkv.Unreliable2", unreliable_2},
-        {"shardkv.Unreliable3", unreliable_3},
-        {"shardkv.ProgressShutdown", progress_shutdown},
-        {"shardkv.ProgressJoin", progress_join},
-        {"shardkv.RecoverCtrler", recover_ctrler},
-        {"shardkv.ConcurrentReliable", concurrent_reliable},
-        {"shardkv.PartitionController", partition_controller},
+        {.name = "shardkv.Concurrent1", .run = concurrent_1},
+        {.name = "shardkv.Concurrent2", .run = concurrent_2},
+        {.name = "shardkv.Concurrent3", .run = concurrent_3},
+        {.name = "shardkv.Unreliable1", .run = unreliable_1},
+        {.name = "shardkv.Unreliable2", .run = unreliable_2},
+        {.name = "shardkv.Unreliable3", .run = unreliable_3},
+        {.name = "shardkv.ProgressShutdown", .run = progress_shutdown},
+        {.name = "shardkv.ProgressJoin", .run = progress_join},
+        {.name = "shardkv.RecoverCtrler", .run = recover_ctrler},
+        {.name = "shardkv.ConcurrentReliable", .run = concurrent_reliable},
+        {.name = "shardkv.PartitionController", .run = partition_controller},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum {
     SHARDS = 10,
@@ -16,6 +17,13 @@ enum {
     KEYS = 12,
     DRIFT_PERCENT = 30,
     FLUSH_BYTES = 16 * 1024,
+    PADDING_BYTES = 1024,
+    /* In some storms: shards of several chunks, snapshots of several chunks. */
+    LARGE_FLUSH_BYTES = 1024 * 1024,
+    LARGE_PADDING_BYTES = 200 * 1024,
+    LARGE_SHARDS = 4,
+    LARGE_KEYS_OF_SHARD = 7,
+    DEFAULT_SEEDS = 10,
 };
 
 #define STORM_NS (12 * SIM_S)
@@ -29,6 +37,7 @@ struct storm {
     struct admin_change change;
     bool changing;
     bool joined[CLUSTER_GROUPS_MAX];
+    bool large;
 };
 
 static struct group *any_group(struct storm *storm)
@@ -122,7 +131,7 @@ static void change_network(void)
 
 static void something_happens(struct storm *storm)
 {
-    switch (sim_between(0, 9)) {
+    switch (sim_between(0, 10)) {
     case 0:
     case 1:
     case 2:
@@ -144,6 +153,9 @@ static void something_happens(struct storm *storm)
     case 8:
         sim_host_pause(any_server(storm)->host, sim_between(1, 900) * SIM_MS);
         break;
+    case 9:
+        any_server(storm)->host->disk_stalled_until_ns = sim_now_ns() + sim_between(10, 3000) * SIM_MS;
+        break;
     default:
         change_network();
         break;
@@ -152,13 +164,28 @@ static void something_happens(struct storm *storm)
 
 /* ---- before and after ----------------------------------------------------------------------------------------------- */
 
+/* Some shards that do not fit in one chunk of a move. */
+static void fill_large(struct storm *storm)
+{
+    char *value = mem_alloc(LARGE_PADDING_BYTES + 1);
+    memset(value, 'v', LARGE_PADDING_BYTES);
+    value[LARGE_PADDING_BYTES] = '\0';
+    for (uint32_t i = 0; i < LARGE_SHARDS * LARGE_KEYS_OF_SHARD; i++) {
+        char key[SIM_NAME_BYTES_MAX];
+        clerk_key_in_shard(i / LARGE_KEYS_OF_SHARD, SHARDS, i % LARGE_KEYS_OF_SHARD, key);
+        clerk_put(&storm->clerks[0], key, value);
+    }
+    free(value);
+}
+
 static void begin(struct storm *storm)
 {
+    storm->large = sim_between(0, 3) == 0;
     struct cluster_options options = {.controllers = 3,
                                       .groups = 3,
                                       .replicas = sim_between(0, 2) == 0 ? 5 : 3,
                                       .shards = SHARDS,
-                                      .flush_log_bytes = FLUSH_BYTES,
+                                      .flush_log_bytes = storm->large ? LARGE_FLUSH_BYTES : FLUSH_BYTES,
                                       .joined = true};
     sim_world()->drift_percent = DRIFT_PERCENT;
     storm->cluster = cluster_create(&options);
@@ -167,12 +194,16 @@ static void begin(struct storm *storm)
     for (uint32_t i = 0; i < CLIENTS; i++) {
         clerk_open(&storm->clerks[i], storm->cluster, storm->history);
     }
+    if (storm->large) {
+        fill_large(storm);
+    }
     for (uint32_t i = 0; i < CLIENTS; i++) {
         struct loop_options loop = {.number = i,
                                     .key_count = KEYS,
-                                    .padding_bytes = 1024,
+                                    .padding_bytes = storm->large ? LARGE_PADDING_BYTES : PADDING_BYTES,
+                                    .padding_one_in = storm->large ? 50 : 5,
                                     .pause_min_ns = 0,
-                                    .pause_max_ns = 10 * SIM_MS};
+                                    .pause_max_ns = (storm->large ? 100 : 10) * SIM_MS};
         loop_start(&storm->loops[i], &storm->clerks[i], &loop);
     }
 }
@@ -265,7 +296,9 @@ static void slow_clock_read(void)
 
 struct suite_list suite_swarm(void)
 {
-    static const struct suite_test tests[] = {{"sim.Swarm", swarm},
-                                              {"sim.SlowClockRead", slow_clock_read}};
+    static const struct suite_test tests[] = {
+        {.name = "sim.Swarm", .run = swarm, .seeds = DEFAULT_SEEDS, .sees_everything = true},
+        {.name = "sim.SlowClockRead", .run = slow_clock_read},
+    };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }
