@@ -71,9 +71,7 @@ int client__code(int error)
     }
 }
 
-/* ---- rounds
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- rounds ---- */
 
 static void arm_timer(struct skv_client *client, bool deliver)
 {
@@ -277,9 +275,7 @@ static void timer_fired(void *context)
     client__pump(client);
 }
 
-/* ---- commands
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- commands ---- */
 
 /* Mutex held. Waits for room, until the deadline. */
 static int submit_waiting(struct skv_client *client, const struct router_command *command,

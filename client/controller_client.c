@@ -148,9 +148,7 @@ uint64_t controller__backoff_ns(struct controller_client *client, uint32_t count
     return limit / 2 + rng_below(&client->rng, limit / 2 + 1);
 }
 
-/* ---- one call
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- one call ---- */
 
 static void call_unlink(struct controller_call *call)
 {

@@ -91,9 +91,7 @@ void router_destroy(struct router *router)
     free(router);
 }
 
-/* ---- lists
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- lists ---- */
 
 void router__list_append(struct command_list *list, struct command *command)
 {
@@ -167,9 +165,7 @@ static void shard_remove(struct shard *shard, struct command *command)
     }
 }
 
-/* ---- commands
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- commands ---- */
 
 static int check_command(const struct router_command *command)
 {

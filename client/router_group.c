@@ -66,9 +66,7 @@ struct group *router__group_get(struct router *router, uint64_t id)
     return group;
 }
 
-/* ---- endpoints
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- endpoints ---- */
 
 static struct endpoint *endpoint_ref(struct router *router, const char *address)
 {
@@ -110,9 +108,7 @@ void router__endpoint_unref(struct router *router, struct endpoint *endpoint)
     free(endpoint);
 }
 
-/* ---- who leads
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- who leads ---- */
 
 static void set_leader(struct router *router, struct group *group, const char *address)
 {
@@ -248,9 +244,7 @@ void router__group_sweep(struct router *router)
     router->group_count = kept;
 }
 
-/* ---- batches
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- batches ---- */
 
 struct batch *router__batch_find(struct router *router, uint64_t id)
 {

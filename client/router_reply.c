@@ -50,9 +50,7 @@ static void all_again(struct router *router, struct batch *batch, int error, boo
     free_batch(router, batch);
 }
 
-/* ---- connections
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- connections ---- */
 
 static void lose(struct router *router, struct endpoint *endpoint, uint64_t now_ns)
 {

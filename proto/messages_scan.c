@@ -1,6 +1,7 @@
 /* Kv.Scan's messages: see messages.h.
  *
- * Thread: any; no state. Rows of a decoded response are views into its bytes, in one array that the decoder gives. */
+ * Thread: any; no state. Rows of a decoded response are views into its bytes, in one array that the
+ * decoder gives. */
 #include "proto/messages_parts.h"
 
 #include "base/assert.h"

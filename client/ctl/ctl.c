@@ -10,9 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- flags
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- flags ---- */
 
 void ctl_common_flags(struct ctl *ctl, struct flag rows[CTL_COMMON_FLAG_COUNT])
 {
@@ -88,9 +86,7 @@ bool ctl_number(const struct ctl *ctl, const char *text, const char *what, uint6
     return true;
 }
 
-/* ---- errors
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- errors ---- */
 
 static int say_failure(const struct ctl *ctl, int code, const char *text)
 {
@@ -271,9 +267,7 @@ int ctl_query(struct ctl *ctl, uint64_t number, struct config **out)
     return code;
 }
 
-/* ---- output
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- output ---- */
 
 void ctl_print_json(json_t *json)
 {

@@ -235,9 +235,7 @@ int ctl_move(struct ctl *ctl, int argc, char **argv)
                run_move, false);
 }
 
-/* ---- query
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- query ---- */
 
 static json_t *config_json(const struct config *config)
 {

@@ -75,9 +75,7 @@ static void load_rows(uint32_t count)
     CHECK_EQ(cluster_ctl(&cluster, 120, NULL, "load", path, NULL), 0);
 }
 
-/* ---- exports
- * --------------------------------------------------------------------------------------------------
- */
+/* ---- exports ---- */
 
 static void check_export(const char *path, uint32_t count)
 {
@@ -171,9 +169,7 @@ static void export_while_shards_move(void)
     end();
 }
 
-/* ---- pieces
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- pieces ---- */
 
 static void scan(const struct process *process, const struct msg_scan_request *scan_request,
                  struct buf *reply, struct msg_scan_response *response)

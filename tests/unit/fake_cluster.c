@@ -135,9 +135,7 @@ static void handle_change(void *context, struct rpc_call *call, struct bytes req
     buf_deinit(&bytes);
 }
 
-/* ---- watches
- * -------------------------------------------------------------------------------------------------
- */
+/* ---- watches ---- */
 
 /* Mutex held. */
 static void tell(struct fake_watch *watch)
@@ -236,9 +234,7 @@ void fake_config_push(struct fake_cluster *cluster, const struct fake_server *fi
     pthread_mutex_unlock(&cluster->mutex);
 }
 
-/* ---- the group
- * -----------------------------------------------------------------------------------------------
- */
+/* ---- the group ---- */
 
 static struct fake_row *find_row(struct fake_cluster *cluster, struct bytes key, bool make)
 {
@@ -360,9 +356,7 @@ static void batch_closed(void *context, struct rpc_stream *stream, int error, co
 static const struct rpc_stream_events batch_events = {
     .opened = batch_opened, .message = batch_message, .closed = batch_closed};
 
-/* ---- life
- * ----------------------------------------------------------------------------------------------------
- */
+/* ---- life ---- */
 
 struct fake_cluster *fake_cluster_create(uint64_t cluster_id)
 {

@@ -266,9 +266,7 @@ static void test_destroy_ends_calls_under_way_once(void **state)
     setup_end(&setup);
 }
 
-/* ---- watching
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- watching ---- */
 
 struct watcher {
     sem_t told;

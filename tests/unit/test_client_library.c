@@ -49,9 +49,7 @@ static void setup_end(struct setup *setup)
     fake_cluster_destroy(setup->cluster);
 }
 
-/* ---- opening
- * ---------------------------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 static void test_open_without_servers_says_so_in_time(void **state)
 {
@@ -215,9 +213,7 @@ static void test_new_config_is_learned_by_itself(void **state)
     setup_end(&setup);
 }
 
-/* ---- asynchronous
- * ------------------------------------------------------------------------------------------------
- */
+/* ---- asynchronous ---- */
 
 struct tally {
     struct skv_client *client;

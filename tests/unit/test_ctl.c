@@ -348,9 +348,7 @@ static void test_query_shows_the_config(void **state)
     setup_end(&setup);
 }
 
-/* ---- load
- * ------------------------------------------------------------------------------------------------------
- */
+/* ---- load ---- */
 
 static void test_load_puts_every_row(void **state)
 {
