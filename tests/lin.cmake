@@ -1,0 +1,10 @@
+# The linearizability checker (docs/TESTING.md, "Histories and the checker"): a library for tests (test-lin), the program
+# bin/lincheck, and their tests.
+add_library(test-lin STATIC lin/check.c lin/history.c lin/history_build.c lin/history_json.c lin/map.c
+    lin/memo.c lin/model.c lin/report.c lin/report_svg.c lin/search.c lin/search_prepare.c lin/shrink.c)
+target_include_directories(test-lin PUBLIC ${CMAKE_CURRENT_SOURCE_DIR})
+target_link_libraries(test-lin PUBLIC base PRIVATE PkgConfig::JANSSON)
+
+add_executable(lincheck lin/main.c)
+set_target_properties(lincheck PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+target_link_libraries(lincheck PRIVATE test-lin)
