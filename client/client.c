@@ -386,8 +386,7 @@ const char *skv_code_text(int code)
     }
 }
 
-/* ---- open and close
- * --------------------------------------------------------------------------------------------- */
+/* ---- open and close ---- */
 
 static int make_router(const struct skv_options *options, struct skv_client *client, char *why,
                        size_t why_size)

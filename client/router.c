@@ -431,8 +431,7 @@ bool router_next_reset(struct router *router, uint64_t *connection)
     return true;
 }
 
-/* ---- configs and routes
- * --------------------------------------------------------------------------------------- */
+/* ---- configs and routes ---- */
 
 void router__want_config(struct router *router)
 {

@@ -18,8 +18,7 @@
 /* A block's own header: version, client id, three varints and the count. */
 #define BLOCK_HEADER_BYTES_MAX (1 + 8 + 10 + 10 + 5)
 
-/* ---- the table of groups
- * ---------------------------------------------------------------------------------------- */
+/* ---- the table of groups ---- */
 
 static uint32_t group_place(const struct router *router, uint64_t id)
 {

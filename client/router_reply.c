@@ -104,8 +104,7 @@ void router_batch_not_sent(struct router *router, uint64_t batch_id, uint64_t no
     all_again(router, batch, ERR_UNAVAILABLE, false, now_ns);
 }
 
-/* ---- answers for a whole batch
- * ------------------------------------------------------------------------------------ */
+/* ---- answers for a whole batch ---- */
 
 static void end_all(struct router *router, struct batch *batch, int error)
 {
@@ -183,8 +182,7 @@ static void batch_refused(struct router *router, struct batch *batch, int error,
     }
 }
 
-/* ---- answers for each command
- * ------------------------------------------------------------------------------------- */
+/* ---- answers for each command ---- */
 
 /* A command this group refused for the shard's sake: elsewhere at once if we know where, else
  * later. */

@@ -160,8 +160,7 @@ int ctl_fail_error(const struct ctl *ctl, int error, bool read_only, const char 
     return ctl_fail(ctl, code, "%s%s", code == CTL_UNKNOWN ? "outcome unknown: " : "", text);
 }
 
-/* ---- connections
- * --------------------------------------------------------------------------------------------- */
+/* ---- connections ---- */
 
 static int need_controllers(const struct ctl *ctl)
 {

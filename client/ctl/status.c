@@ -38,8 +38,7 @@ static bool is_member(const struct view *view, const struct view_replica *replic
     return false;
 }
 
-/* ---- for programs
- * -------------------------------------------------------------------------------------------- */
+/* ---- for programs ---- */
 
 static json_t *replica_json(const struct view_replica *replica)
 {
@@ -130,8 +129,7 @@ static void print_json(const struct ctl *ctl, const struct view *view)
         "controllers", replicas_json(view, 0), "groups", groups));
 }
 
-/* ---- for people
- * ---------------------------------------------------------------------------------------------- */
+/* ---- for people ---- */
 
 static void print_replicas(const struct view *view, uint64_t group_id, bool controller)
 {

@@ -309,8 +309,7 @@ static void scan_is_refused_where_it_must_be(void)
     end();
 }
 
-/* ---- administrators
- * -------------------------------------------------------------------------------------------- */
+/* ---- administrators ---- */
 
 static json_t *group_of(json_t *status, size_t index)
 {

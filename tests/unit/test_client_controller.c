@@ -224,8 +224,7 @@ static void test_call_refused_for_good_says_why(void **state)
     setup_end(&setup);
 }
 
-/* ---- destroying
- * ---------------------------------------------------------------------------------------------- */
+/* ---- destroying ---- */
 
 struct ended {
     atomic_int count;

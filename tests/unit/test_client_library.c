@@ -101,8 +101,7 @@ static void test_open_with_bad_options_says_what_is_wrong(void **state)
     assert_null(client);
 }
 
-/* ---- blocking commands
- * ------------------------------------------------------------------------------------------ */
+/* ---- blocking commands ---- */
 
 static void test_blocking_commands_give_results(void **state)
 {

@@ -219,8 +219,7 @@ static void test_help_and_version_exit_with_0(void **state)
     run_deinit(&run);
 }
 
-/* ---- with a cluster
- * -------------------------------------------------------------------------------------------- */
+/* ---- with a cluster ---- */
 
 struct setup {
     struct fake_cluster *cluster;
