@@ -24,7 +24,7 @@ void clerk_close(struct clerk *clerk)
     ASSERT_CMP(clerk->in_flight, ==, 0);
 }
 
-/* ---- operations --------------------------------------------------------------------------------------------- */
+/* ---- operations ---- */
 
 struct operation {
     struct clerk *clerk;
@@ -45,9 +45,9 @@ static void note(const struct operation *operation, const struct skv_result *res
     }
     uint64_t returned_ns = result->outcome == SKV_DONE ? sim_now_ns() : LINEAR_NEVER;
     bool get = operation->op == SKV_GET;
-    enum linear_kind kind = get                              ? LINEAR_GET
+    enum linear_kind kind = get                           ? LINEAR_GET
                             : operation->op == SKV_APPEND ? LINEAR_APPEND
-                                                             : LINEAR_PUT;
+                                                          : LINEAR_PUT;
     linear_add(history, operation->key, kind, get ? result->value : operation->value,
                get ? result->value_size : operation->size, operation->called_ns, returned_ns);
 }
@@ -68,8 +68,8 @@ static void operation_done(void *context, const struct skv_result *result)
     free(operation);
 }
 
-void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value, size_t size,
-                 clerk_done_fn done, void *context)
+void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value,
+                 size_t size, clerk_done_fn done, void *context)
 {
     struct operation *operation = mem_calloc(1, sizeof *operation);
     operation->clerk = clerk;
@@ -137,8 +137,9 @@ static void run(struct clerk *clerk, enum skv_op op, const char *key, const char
     clerk_begin(clerk, op, key, value, &pending);
     bool ended = clerk_wait(&pending, SIM_TEST_LIMIT_NS);
     SIM_CHECK(ended);
-    bool fine = pending.result.outcome == SKV_DONE &&
-                (pending.result.code == SKV_OK || (op == SKV_GET && pending.result.code == SKV_NOT_FOUND));
+    bool fine =
+        pending.result.outcome == SKV_DONE &&
+        (pending.result.code == SKV_OK || (op == SKV_GET && pending.result.code == SKV_NOT_FOUND));
     if (!fine) {
         SIM_FAIL("an operation on key %s ended with: %s", key, skv_code_text(pending.result.code));
     }
@@ -188,7 +189,7 @@ void clerk_key_in_shard(uint32_t shard, uint32_t shard_count, uint32_t variant,
     SIM_FAIL("no key found for shard %u", shard);
 }
 
-/* ---- loops --------------------------------------------------------------------------------------------------- */
+/* ---- loops ---- */
 
 static void loop_next(struct loop *loop);
 
@@ -250,8 +251,8 @@ static void loop_done(void *context, const struct skv_result *result)
     } else if (get && loop_is_own(loop)) {
         struct bytes value = bytes_of(result->value, result->value_size);
         if (!bytes_equal(value, buf_view(&loop->last))) {
-            SIM_FAIL("client %u: key %s holds %zu bytes, not the %zu that it wrote", loop->options.number,
-                     loop->options.key, value.size, loop->last.size);
+            SIM_FAIL("client %u: key %s holds %zu bytes, not the %zu that it wrote",
+                     loop->options.number, loop->options.key, value.size, loop->last.size);
         }
     }
     loop->first_done = true;
@@ -266,7 +267,8 @@ static void loop_next(struct loop *loop)
     }
     char key[SIM_NAME_BYTES_MAX];
     const struct loop_options *options = &loop->options;
-    if (options->padding_bytes > 0 && loop->first_done && sim_between(1, options->padding_one_in) == 1) {
+    if (options->padding_bytes > 0 && loop->first_done &&
+        sim_between(1, options->padding_one_in) == 1) {
         loop_pad(loop);
         return;
     }
@@ -276,9 +278,9 @@ static void loop_next(struct loop *loop)
         (void)snprintf(key, sizeof key, "%" PRIu64, sim_between(0, options->key_count - 1));
     }
     uint64_t dice = sim_between(0, 999);
-    enum skv_op op = options->appends_only || dice < 500       ? SKV_APPEND
-                     : !loop_is_own(loop) && dice < 600 ? SKV_PUT
-                                                               : SKV_GET;
+    enum skv_op op = options->appends_only || dice < 500 ? SKV_APPEND
+                     : !loop_is_own(loop) && dice < 600  ? SKV_PUT
+                                                         : SKV_GET;
     if (!loop->first_done && loop_is_own(loop) && !options->appends_only) {
         op = SKV_PUT; /* the course's clients begin with an empty value */
     }

@@ -1,5 +1,6 @@
-/* Clients of a simulated cluster: libshardkv on a host of its own, every operation noted in a history if one is wanted; and the
- * loops of operations that the course's tests run beside faults. */
+/* Clients of a simulated cluster: libshardkv on a host of its own, every operation noted in a
+ * history if one is wanted; and the loops of operations that the course's tests run beside faults.
+ */
 #ifndef TESTS_SIM_CLERK_H
 #define TESTS_SIM_CLERK_H
 
@@ -7,7 +8,8 @@
 #include "sim/cluster.h"
 #include "sim/linear.h"
 
-#define CLERK_TIMEOUT_MS 100000u /* in effect for ever, as the course's clerks: the test ends first */
+#define CLERK_TIMEOUT_MS                                                                           \
+    100000u /* in effect for ever, as the course's clerks: the test ends first */
 
 struct clerk {
     struct cluster *cluster;
@@ -22,13 +24,14 @@ void clerk_close(struct clerk *clerk);
 
 /* `result` as libshardkv gives it. On the clerk's host; must not wait. */
 typedef void (*clerk_done_fn)(void *context, const struct skv_result *result);
-void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value, size_t size,
-                 clerk_done_fn done, void *context);
+void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value,
+                 size_t size, clerk_done_fn done, void *context);
 
 /* Blocking; an operation that does not end with success fails the test. An absent key is "". */
 void clerk_put(struct clerk *clerk, const char *key, const char *value);
 void clerk_append(struct clerk *clerk, const char *key, const char *value);
-void clerk_get(struct clerk *clerk, const char *key, struct buf *out); /* replaces what `out` held */
+void clerk_get(struct clerk *clerk, const char *key,
+               struct buf *out); /* replaces what `out` held */
 void clerk_check(struct clerk *clerk, const char *key, const char *expected);
 
 /* One operation that runs beside others. */
@@ -48,20 +51,22 @@ void clerk_pending_deinit(struct clerk_pending *pending);
 void clerk_key_in_shard(uint32_t shard, uint32_t shard_count, uint32_t variant,
                         char out[SIM_NAME_BYTES_MAX]);
 
-/* ---- loops --------------------------------------------------------------------------------------------------- */
+/* ---- loops ---- */
 
 struct loop_options {
-    uint32_t number;       /* of the client */
-    const char *key;       /* its own; NULL: a random one of `key_count` ("0", "1", ...) with puts too */
+    uint32_t number; /* of the client */
+    const char *key; /* its own; NULL: a random one of `key_count` ("0", "1", ...) with puts too */
     uint32_t key_count;
     bool appends_only;
-    size_t padding_bytes;  /* not 0: now and then a put of so many bytes to a key beside, so that the log grows */
+    size_t padding_bytes; /* not 0: now and then a put of so many bytes to a key beside, so that the
+                             log grows */
     uint32_t padding_one_in;
     uint64_t pause_min_ns; /* between two operations */
     uint64_t pause_max_ns;
 };
 
-/* Operations one after the other until it is told to stop. With a key of its own every answer is compared with what must be there. */
+/* Operations one after the other until it is told to stop. With a key of its own every answer is
+ * compared with what must be there. */
 struct loop {
     struct clerk *clerk;
     struct loop_options options;
@@ -71,8 +76,8 @@ struct loop {
     uint32_t appended; /* with success, by this client */
     uint64_t count;
     uint64_t slowest_ns;
-    struct buf last;   /* what its own key holds */
-    struct buf next;   /* what is being appended */
+    struct buf last; /* what its own key holds */
+    struct buf next; /* what is being appended */
     bool appending;
     uint64_t started_ns;
 };

@@ -14,10 +14,10 @@
 #define LEADER_NS (5 * SIM_S)  /* the course's limit for a new leader */
 #define QUIET_NS  (20 * SIM_S) /* after the last heal, for replicas to become equal */
 
-/* ---- life --------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
-static void group_init(struct cluster *cluster, struct group *group, uint64_t id, const char *prefix,
-                       uint32_t count)
+static void group_init(struct cluster *cluster, struct group *group, uint64_t id,
+                       const char *prefix, uint32_t count)
 {
     group->id = id;
     group->server_count = count;
@@ -124,7 +124,7 @@ struct group *cluster_group(struct cluster *cluster, uint64_t id)
     return NULL;
 }
 
-/* ---- groups ------------------------------------------------------------------------------------------------- */
+/* ---- groups ---- */
 
 void group_crash(struct group *group)
 {
@@ -198,7 +198,7 @@ void server_isolate(struct cluster *cluster, struct server *server, bool isolate
     }
 }
 
-/* ---- settling ------------------------------------------------------------------------------------------------ */
+/* ---- settling ---- */
 
 struct settle_wait {
     struct cluster *cluster;
@@ -256,7 +256,7 @@ void cluster_wait_settled(struct cluster *cluster, uint64_t timeout_ns)
     }
 }
 
-/* ---- clients ------------------------------------------------------------------------------------------------- */
+/* ---- clients ---- */
 
 struct sim_host *cluster_client_host(struct cluster *cluster)
 {

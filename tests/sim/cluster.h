@@ -1,5 +1,5 @@
-/* A simulated cluster: controllers, groups of shard servers and clients, and the vocabulary of the course's tests. The servers are put
- * together as shardctrler/main.c and shardkv/main.c do. */
+/* A simulated cluster: controllers, groups of shard servers and clients, and the vocabulary of the
+ * course's tests. The servers are put together as shardctrler/main.c and shardkv/main.c do. */
 #ifndef TESTS_SIM_CLUSTER_H
 #define TESTS_SIM_CLUSTER_H
 
@@ -65,7 +65,8 @@ void cluster_destroy(struct cluster *cluster);
 
 bool server_is_up(const struct server *server);
 void server_start(struct server *server);
-/* As the course's Kill or ShutdownServer: the process is gone without a word, and the machine loses what the disk may lose. */
+/* As the course's Kill or ShutdownServer: the process is gone without a word, and the machine loses
+ * what the disk may lose. */
 void server_crash(struct server *server);
 /* In order, as after SIGTERM. */
 void server_stop(struct server *server);
@@ -108,17 +109,20 @@ void admin_begin_join(struct admin *admin, const uint64_t *ids, size_t count,
                       struct admin_change *change);
 void admin_begin_leave(struct admin *admin, const uint64_t *ids, size_t count,
                        struct admin_change *change);
-void admin_begin_move(struct admin *admin, uint32_t shard, uint64_t id, struct admin_change *change);
+void admin_begin_move(struct admin *admin, uint32_t shard, uint64_t id,
+                      struct admin_change *change);
 bool admin_wait(struct admin_change *change, uint64_t timeout_ns) MUST_USE;
 
-/* Blocking, by the cluster's own administrator: the number of the config that was made. Any error fails the test. */
+/* Blocking, by the cluster's own administrator: the number of the config that was made. Any error
+ * fails the test. */
 uint64_t cluster_join(struct cluster *cluster, const uint64_t *ids, size_t count);
 uint64_t cluster_leave(struct cluster *cluster, const uint64_t *ids, size_t count);
 uint64_t cluster_move(struct cluster *cluster, uint32_t shard, uint64_t id);
 uint64_t cluster_join_one(struct cluster *cluster, uint64_t id);
 uint64_t cluster_leave_one(struct cluster *cluster, uint64_t id);
 struct config *cluster_query(struct cluster *cluster); /* gives: config_free */
-/* Every group has taken the newest config and settled all its shards. Fails the test after `timeout_ns`. */
+/* Every group has taken the newest config and settled all its shards. Fails the test after
+ * `timeout_ns`. */
 void cluster_wait_settled(struct cluster *cluster, uint64_t timeout_ns);
 
 /* ---- clients ---- */

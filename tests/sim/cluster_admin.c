@@ -66,7 +66,7 @@ static struct msg_request_header admin_header(struct admin *admin)
     return header;
 }
 
-/* ---- changes ------------------------------------------------------------------------------------------------- */
+/* ---- changes ---- */
 
 static void change_done(void *context, int error, const char *text, struct bytes reply)
 {
@@ -158,7 +158,7 @@ bool admin_wait(struct admin_change *change, uint64_t timeout_ns)
     return sim_run_until(timeout_ns, change_has_ended, change);
 }
 
-/* ---- blocking ------------------------------------------------------------------------------------------------ */
+/* ---- blocking ---- */
 
 static uint64_t finish(struct admin_change *change)
 {
@@ -212,9 +212,8 @@ struct config *cluster_query(struct cluster *cluster)
     char text[256] = "";
     msg_query_request_encode(&request, &bytes);
     struct sim_host *former = sim_enter(admin->host);
-    int error =
-        controller_client_call_wait(admin->client, METHOD_CONTROLLER_QUERY, &bytes,
-                                    sim_now_ns() + ADMIN_NS, &reply, text, sizeof text);
+    int error = controller_client_call_wait(admin->client, METHOD_CONTROLLER_QUERY, &bytes,
+                                            sim_now_ns() + ADMIN_NS, &reply, text, sizeof text);
     sim_leave(former);
     if (error != 0) {
         SIM_FAIL("the config cannot be read: %s: %s", err_name(error), text);

@@ -1,5 +1,5 @@
-/* One server of the simulated cluster: what shardctrler/main.c and shardkv/main.c put together, in their order, on a simulated
- * host; and its ends. Thread: one. */
+/* One server of the simulated cluster: what shardctrler/main.c and shardkv/main.c put together, in
+ * their order, on a simulated host; and its ends. Thread: one. */
 #include "sim/cluster.h"
 
 #include "base/assert.h"
@@ -64,7 +64,7 @@ struct state_machine server_state(const struct server *server)
                               : config_machine_interface(server->controller->machine);
 }
 
-/* ---- start -------------------------------------------------------------------------------------------------- */
+/* ---- start ---- */
 
 static struct group *group_of(const struct server *server)
 {
@@ -119,10 +119,10 @@ static void controller_start(struct server *server)
     make_rpc(server, &process->rpc, &process->rpc_server);
     int error = config_machine_open(options.vfs, options.dir, &process->machine, why, sizeof why);
     if (error == 0) {
-        process->service =
-            service_create(&(struct service_options){.cluster_id = options.cluster_id,
-                                                     .shard_count = server->cluster->options.shards},
-                           process->machine);
+        process->service = service_create(
+            &(struct service_options){.cluster_id = options.cluster_id,
+                                      .shard_count = server->cluster->options.shards},
+            process->machine);
         struct state_machine machine = config_machine_interface(process->machine);
         struct node_observer observer = service_observer(process->service);
         error = node_create(&options, &machine, &observer, process->rpc, &process->node, why,
@@ -238,7 +238,7 @@ void server_start(struct server *server)
     sim_world()->counters.restarts += server->host->incarnation > 0;
 }
 
-/* ---- end ---------------------------------------------------------------------------------------------------- */
+/* ---- end ---- */
 
 static void controller_end(struct server *server)
 {
@@ -293,7 +293,8 @@ void server_crash(struct server *server)
     process_end(server);
     sim_host_dead(server->host, FAKE_CRASH_ANY);
     if (server->store != NULL) {
-        fake_store_crash(server->store, (size_t)sim_between(0, fake_store_unflushed(server->store)));
+        fake_store_crash(server->store,
+                         (size_t)sim_between(0, fake_store_unflushed(server->store)));
     }
 }
 
@@ -311,7 +312,7 @@ void server_stop(struct server *server)
     }
 }
 
-/* ---- looking in ---------------------------------------------------------------------------------------------- */
+/* ---- looking in ---- */
 
 struct sizes {
     struct fake_vfs *disk;

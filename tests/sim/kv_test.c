@@ -1,5 +1,5 @@
-/* The course's GenericTest: three rounds of clients that write and read for five seconds, beside partitions, then crashes of
- * every server, then a look at what is there. Thread: one. */
+/* The course's GenericTest: three rounds of clients that write and read for five seconds, beside
+ * partitions, then crashes of every server, then a look at what is there. Thread: one. */
 #include "sim/kv_test.h"
 
 #include "base/assert.h"

@@ -1,4 +1,5 @@
-/* The course's generic test of a key-value service, and its small cluster: one group that owns every shard. */
+/* The course's generic test of a key-value service, and its small cluster: one group that owns
+ * every shard. */
 #ifndef TESTS_SIM_KV_TEST_H
 #define TESTS_SIM_KV_TEST_H
 
@@ -6,10 +7,11 @@
 
 enum {
     KV_SHARDS = 10,
-    KV_FLUSH_LOG_BYTES = 32 * 1024, /* for tests with snapshots: what the course calls maxraftstate */
-    KV_SEGMENT_BYTES = 64 * 1024,   /* the smallest there are */
-    /* Kept for followers that still need it (eight flushes, replica_compact.c), since the last flush, and what rounding to
-     * segments adds at both ends. */
+    KV_FLUSH_LOG_BYTES =
+        32 * 1024,                /* for tests with snapshots: what the course calls maxraftstate */
+    KV_SEGMENT_BYTES = 64 * 1024, /* the smallest there are */
+    /* Kept for followers that still need it (eight flushes, replica_compact.c), since the last
+     * flush, and what rounding to segments adds at both ends. */
     KV_LOG_BYTES_MAX = 9 * KV_FLUSH_LOG_BYTES + 2 * KV_SEGMENT_BYTES,
 };
 

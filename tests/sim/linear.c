@@ -1,9 +1,10 @@
 /* See linear.h.
  *
- * The search keeps a list of call and return events by time. From its front it tries to let one called operation take effect: its two
- * events leave the list. A return in front of the list whose operation has not taken effect is a dead end: the last choice is
- * taken back. A pair (set of operations that took effect, state) that was reached before is not entered again: with unknown operations
- * returning at the end of time this is complete. */
+ * The search keeps a list of call and return events by time. From its front it tries to let one
+ * called operation take effect: its two events leave the list. A return in front of the list whose
+ * operation has not taken effect is a dead end: the last choice is taken back. A pair (set of
+ * operations that took effect, state) that was reached before is not entered again: with unknown
+ * operations returning at the end of time this is complete. */
 #include "sim/linear.h"
 
 #include "base/bytes.h"
@@ -14,7 +15,8 @@
 
 enum { MEMO_BYTES_MAX = 512 * 1024 * 1024 };
 
-/* A string: length and sum of byte * BASE^i modulo a prime near 2^61, most significant byte first. */
+/* A string: length and sum of byte * BASE^i modulo a prime near 2^61, most significant byte first.
+ */
 struct state {
     uint64_t size;
     uint64_t hash;
@@ -81,7 +83,7 @@ static bool state_equal(struct state a, struct state b)
     return a.size == b.size && a.hash == b.hash;
 }
 
-/* ---- history ------------------------------------------------------------------------------------------------ */
+/* ---- history ---- */
 
 struct linear_history *linear_create(void)
 {
@@ -120,7 +122,7 @@ size_t linear_count(const struct linear_history *history)
     return history->count;
 }
 
-/* ---- the search, for one key ---------------------------------------------------------------------------------- */
+/* ---- the search, for one key ---- */
 
 struct event {
     struct event *next, *prev;
@@ -154,7 +156,7 @@ struct search {
     size_t memo_bytes;
     struct choice *choices;
     size_t choice_count;
-    size_t deepest;        /* most operations that took effect */
+    size_t deepest;         /* most operations that took effect */
     size_t stuck_operation; /* whose return could not be passed then */
 };
 
@@ -179,7 +181,8 @@ static void make_events(struct search *search)
     for (size_t i = 0; i < n; i++) {
         sorted[2 * i] = (struct event){
             .at_ns = search->operations[i].called_ns, .is_call = true, .operation = i};
-        sorted[2 * i + 1] = (struct event){.at_ns = search->operations[i].returned_ns, .operation = i};
+        sorted[2 * i + 1] =
+            (struct event){.at_ns = search->operations[i].returned_ns, .operation = i};
     }
     qsort(sorted, 2 * n, sizeof *sorted, by_time);
     struct event *last = &search->head;
@@ -355,13 +358,13 @@ static enum linear_verdict check_key(const struct operation *operations, size_t 
     enum linear_verdict verdict = search_run(&search);
     const struct operation *stuck = &operations[search.stuck_operation];
     if (verdict != LINEAR_OK) {
-        (void)snprintf(why, why_size,
-                       "key %s: %s; %zu of %zu operations can be ordered, then not the %s (%llu bytes) "
-                       "called at %.6f s, returned at %.6f s",
-                       stuck->key, verdict == LINEAR_BROKEN ? "not linearizable" : "too many orders",
-                       search.deepest, count, kind_name(stuck->kind),
-                       (unsigned long long)stuck->value.size, (double)stuck->called_ns / 1e9 - 1000,
-                       (double)stuck->returned_ns / 1e9 - 1000);
+        (void)snprintf(
+            why, why_size,
+            "key %s: %s; %zu of %zu operations can be ordered, then not the %s (%llu bytes) "
+            "called at %.6f s, returned at %.6f s",
+            stuck->key, verdict == LINEAR_BROKEN ? "not linearizable" : "too many orders",
+            search.deepest, count, kind_name(stuck->kind), (unsigned long long)stuck->value.size,
+            (double)stuck->called_ns / 1e9 - 1000, (double)stuck->returned_ns / 1e9 - 1000);
     }
     search_deinit(&search);
     return verdict;

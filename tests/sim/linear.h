@@ -1,9 +1,10 @@
-/* Is a history of gets, puts and appends linearizable? Each key by itself (linearizability is local: Herlihy and Wing, 3.2), by the
- * search of Wing and Gong with Lowe's memory of what was tried. A value is known by its length and a rolling hash, so a
- * state is two numbers however long the strings grow.
+/* Is a history of gets, puts and appends linearizable? Each key by itself (linearizability is
+ * local: Herlihy and Wing, 3.2), by the search of Wing and Gong with Lowe's memory of what was
+ * tried. A value is known by its length and a rolling hash, so a state is two numbers however long
+ * the strings grow.
  *
- * An operation whose outcome is unknown may take effect at any moment after its call, also after everything else. One that
- * surely was not executed is not given to the checker at all. */
+ * An operation whose outcome is unknown may take effect at any moment after its call, also after
+ * everything else. One that surely was not executed is not given to the checker at all. */
 #ifndef TESTS_SIM_LINEAR_H
 #define TESTS_SIM_LINEAR_H
 

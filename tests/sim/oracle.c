@@ -1,5 +1,6 @@
-/* See oracle.h. Thread: one. Called after every poll and every run of jobs of every node, so what is looked at each time is little:
- * the leader's term, and the shard table only when it is another one than last time. */
+/* See oracle.h. Thread: one. Called after every poll and every run of jobs of every node, so what
+ * is looked at each time is little: the leader's term, and the shard table only when it is another
+ * one than last time. */
 #include "sim/oracle.h"
 
 #include "base/assert.h"
@@ -22,8 +23,9 @@ struct group_view {
     struct led_term *terms;
     size_t term_count, term_capacity;
     uint64_t applied;
-    struct kv_table *table;                          /* as of `applied`; NULL: none yet */
-    struct kv_table *seen[CLUSTER_REPLICAS_MAX];     /* the newest of each replica, to notice another one */
+    struct kv_table *table; /* as of `applied`; NULL: none yet */
+    struct kv_table
+        *seen[CLUSTER_REPLICAS_MAX]; /* the newest of each replica, to notice another one */
 };
 
 struct oracle {
@@ -61,7 +63,7 @@ void oracle_destroy(struct oracle *oracle)
     the_oracle = NULL;
 }
 
-/* ---- one leader a term ---------------------------------------------------------------------------------------- */
+/* ---- one leader a term ---- */
 
 static void check_leader(struct group_view *view, const struct node_status *status)
 {
@@ -89,7 +91,7 @@ static void check_leader(struct group_view *view, const struct node_status *stat
               (unsigned long long)status->raft.id, (unsigned long long)status->raft.term);
 }
 
-/* ---- one group a shard ---------------------------------------------------------------------------------------- */
+/* ---- one group a shard ---- */
 
 static bool serves(const struct group_view *view, uint32_t shard)
 {
@@ -97,7 +99,8 @@ static bool serves(const struct group_view *view, uint32_t shard)
            view->table->shards[shard].state == SHARD_SERVING;
 }
 
-static const struct shard_record *record_of(const struct oracle *oracle, uint64_t group, uint32_t shard)
+static const struct shard_record *record_of(const struct oracle *oracle, uint64_t group,
+                                            uint32_t shard)
 {
     for (uint32_t i = 0; i < oracle->view_count; i++) {
         const struct group_view *view = &oracle->views[i];
@@ -109,14 +112,16 @@ static const struct shard_record *record_of(const struct oracle *oracle, uint64_
 }
 
 /* Install: the source froze under the same config, and what it had then is what is here now. */
-static void check_install(const struct oracle *oracle, const struct group_view *view, uint32_t shard,
-                          const struct shard_record *from, const struct shard_record *to)
+static void check_install(const struct oracle *oracle, const struct group_view *view,
+                          uint32_t shard, const struct shard_record *from,
+                          const struct shard_record *to)
 {
     const struct shard_record *source = record_of(oracle, from->peer_group, shard);
     bool frozen = source != NULL && source->state == SHARD_FROZEN && source->number == to->number &&
                   source->peer_group == view->group->id;
     if (!frozen || source->version != to->version) {
-        SIM_FAIL("group %llu installed shard %u of config %llu at version %llu, while its source %llu is "
+        SIM_FAIL("group %llu installed shard %u of config %llu at version %llu, while its source "
+                 "%llu is "
                  "%s under config %llu at version %llu",
                  (unsigned long long)view->group->id, shard, (unsigned long long)to->number,
                  (unsigned long long)to->version, (unsigned long long)from->peer_group,
@@ -132,9 +137,10 @@ static void check_drop(const struct oracle *oracle, const struct group_view *vie
                        const struct shard_record *from)
 {
     const struct shard_record *there = record_of(oracle, from->peer_group, shard);
-    bool installed = there != NULL && (there->number > from->number ||
-                                       (there->number == from->number && there->state != SHARD_PULLING &&
-                                        there->state != SHARD_ABSENT));
+    bool installed =
+        there != NULL && (there->number > from->number ||
+                          (there->number == from->number && there->state != SHARD_PULLING &&
+                           there->state != SHARD_ABSENT));
     /* It may have given the shard on and dropped it already; then its config tells. */
     bool passed_on = there != NULL && there->state == SHARD_ABSENT;
     if (!installed && !passed_on) {
@@ -158,8 +164,8 @@ static void check_transition(const struct oracle *oracle, const struct group_vie
                  (unsigned long long)to->number);
     }
     if (from->state == SHARD_FROZEN && to->state != SHARD_ABSENT && to->version != from->version) {
-        SIM_FAIL("shard %u of group %llu was written while it was frozen: version %llu, then %llu", shard,
-                 (unsigned long long)view->group->id, (unsigned long long)from->version,
+        SIM_FAIL("shard %u of group %llu was written while it was frozen: version %llu, then %llu",
+                 shard, (unsigned long long)view->group->id, (unsigned long long)from->version,
                  (unsigned long long)to->version);
     }
     if (from->state == SHARD_PULLING && to->state == SHARD_SERVING) {
@@ -194,7 +200,8 @@ static void check_shards(struct oracle *oracle, struct group_view *view, struct 
     }
 }
 
-static void look_at_table(struct oracle *oracle, struct group_view *view, const struct server *server)
+static void look_at_table(struct oracle *oracle, struct group_view *view,
+                          const struct server *server)
 {
     struct kv_machine *machine = server_machine(server);
     if (machine == NULL) {
@@ -218,7 +225,7 @@ static void look_at_table(struct oracle *oracle, struct group_view *view, const 
     }
 }
 
-/* ---- after every step ------------------------------------------------------------------------------------------ */
+/* ---- after every step ---- */
 
 void sim_oracle_polled(struct sim_host *host, struct node *node)
 {
@@ -241,7 +248,7 @@ void sim_oracle_polled(struct sim_host *host, struct node *node)
     }
 }
 
-/* ---- at the end ------------------------------------------------------------------------------------------------- */
+/* ---- at the end ---- */
 
 static struct raft_position applied_of(const struct server *server)
 {
@@ -327,12 +334,11 @@ static void describe(const struct group *group)
         }
         struct node_status status;
         node_status(server_node(server), &status);
-        (void)fprintf(stderr, "  %s term=%llu commit=%llu applied=%llu last=%llu leader=%llu\n",
-                      server->host->address, (unsigned long long)status.raft.term,
-                      (unsigned long long)status.raft.commit,
-                      (unsigned long long)applied_of(server).index,
-                      (unsigned long long)status.raft.last.index,
-                      (unsigned long long)status.raft.leader);
+        (void)fprintf(
+            stderr, "  %s term=%llu commit=%llu applied=%llu last=%llu leader=%llu\n",
+            server->host->address, (unsigned long long)status.raft.term,
+            (unsigned long long)status.raft.commit, (unsigned long long)applied_of(server).index,
+            (unsigned long long)status.raft.last.index, (unsigned long long)status.raft.leader);
     }
 }
 

@@ -56,7 +56,7 @@ struct group *shard_test_group(struct shard_test *test, uint64_t id)
     return group;
 }
 
-/* ---- keys ---------------------------------------------------------------------------------------------------- */
+/* ---- keys ---- */
 
 static void expect(struct shard_test *test, uint32_t key, struct bytes more)
 {
@@ -121,7 +121,7 @@ uint64_t shard_test_owner(struct shard_test *test, uint32_t key)
     return owner;
 }
 
-/* ---- appenders ------------------------------------------------------------------------------------------------ */
+/* ---- appenders ---- */
 
 void shard_test_appenders_start(struct shard_test *test, uint64_t pause_ns)
 {

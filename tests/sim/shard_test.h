@@ -1,4 +1,5 @@
-/* What the shard tests share: three groups of three, controllers, ten shards, keys in each of them and what they must hold. */
+/* What the shard tests share: three groups of three, controllers, ten shards, keys in each of them
+ * and what they must hold. */
 #ifndef TESTS_SIM_SHARD_TEST_H
 #define TESTS_SIM_SHARD_TEST_H
 
@@ -10,7 +11,8 @@ enum {
     SHARD_TEST_FLUSH_BYTES = 16 * 1024,
 };
 
-#define SETTLE_NS (30 * SIM_S) /* the groups must have taken every config so long after the last fault */
+#define SETTLE_NS                                                                                  \
+    (30 * SIM_S) /* the groups must have taken every config so long after the last fault */
 
 struct shard_test {
     struct cluster *cluster;
@@ -47,8 +49,8 @@ void shard_test_check_all(struct shard_test *test);
 /* Which group the newest config gives the key's shard to. */
 uint64_t shard_test_owner(struct shard_test *test, uint32_t key);
 
-/* One client a key that appends to it, one operation after the other, until stopped. Stopping waits, and then knows what
- * every key must hold. */
+/* One client a key that appends to it, one operation after the other, until stopped. Stopping
+ * waits, and then knows what every key must hold. */
 void shard_test_appenders_start(struct shard_test *test, uint64_t pause_ns);
 void shard_test_appenders_stop(struct shard_test *test);
 

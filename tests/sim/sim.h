@@ -1,18 +1,19 @@
-/* The deterministic whole-cluster simulator: every server and client of a cluster in one process, on one thread, from one seed,
- * in virtual time. The product's code runs as it is; only what lies below it is replaced, at link time (tests/sim.cmake):
+/* The deterministic whole-cluster simulator: every server and client of a cluster in one process,
+ * on one thread, from one seed, in virtual time. The product's code runs as it is; only what lies
+ * below it is replaced, at link time (tests/sim.cmake):
  *
- *     product code, unchanged                      replaced by
- *     client/, shardctrler/, shardkv/, replica     -
- *     rpc/rpc.h       (gRPC)                       sim_rpc_*.c   over sim_net.c: connections that delay, stall and break
- *     raft/node/node.h (threads)                   sim_node.c    the same replica.h, driven by virtual time; frames are datagrams
- *     struct vfs, struct store                     tests/lib/fake_vfs, fake_store
- *     clock_system, rng_seed_from_system           sim_world.c
- *     pthread_create, pthread_cond_wait, sem_wait  sim_threads.c the product's own threads as coroutines; when the test itself
- *                                                                waits, the world goes on meanwhile
+ *     runs unchanged       client/, shardctrler/, shardkv/, raft/core, raft/wal, replica
+ *     rpc/rpc.h            sim_rpc*.c over sim_net.c: connections that delay, stall and break
+ *     raft/node/node.h     sim_node.c: the same replica.h, driven in virtual time, without threads
+ *     vfs, store           tests/lib/fake_vfs, fake_store
+ *     clock, system rng    sim_world.c
+ *     threads, waiting     sim_threads.c: threads of the product are coroutines; while the test
+ *                          itself waits, the world goes on
  *
- * A host is one machine: a disk, a store, at most one process. A crash is: from now on nothing leaves the host and its disk
- * takes nothing (`dying`); then the product's own destructors run, only to give memory back; then the disk loses what it may lose.
- * Events of a process carry its incarnation and die with it.
+ * A host is one machine: a disk, a store, at most one process. A crash is: from now on nothing
+ * leaves the host and its disk takes nothing (`dying`); then the product's own destructors run,
+ * only to give memory back; then the disk loses what it may lose. Events of a process carry its
+ * incarnation and die with it.
  *
  * There is one world at a time: what is replaced at link time has no place for a context. */
 #ifndef TESTS_SIM_SIM_H
@@ -40,16 +41,17 @@ struct sim_host {
     uint32_t incarnation;             /* grows when a process ends */
     bool up;
     bool dying;
-    uint64_t paused_until_ns; /* as SIGSTOP: nothing of it happens before */
+    uint64_t paused_until_ns;       /* as SIGSTOP: nothing of it happens before */
     uint64_t disk_stalled_until_ns; /* a write that begins before ends after */
-    uint32_t tick_percent;    /* how long its replica's ticks are: 100 is right. Drawn anew at every start when the world's
-                               * clocks drift */
+    uint32_t tick_percent; /* how long its replica's ticks are: 100 is right. Drawn anew at every
+                            * start when the world's clocks drift */
     struct fake_vfs *disk; /* NULL for clients */
     struct rpc_server *listener; /* NULL: nothing listens */
     struct node *node;           /* NULL: no replica runs */
 };
 
-/* The course's networks. Losses are of requests and of replies; a stream that loses a message breaks or falls silent. */
+/* The course's networks. Losses are of requests and of replies; a stream that loses a message
+ * breaks or falls silent. */
 struct sim_net {
     uint64_t delay_min_ns;
     uint64_t delay_max_ns;
@@ -73,21 +75,21 @@ struct sim_counters {
     uint64_t snapshots_restored;
     uint64_t shards_installed;
     uint64_t chunks_resumed; /* chunks of a move after its first */
-    uint64_t operations; /* of clients, ended */
+    uint64_t operations;     /* of clients, ended */
 };
 
 struct sim_world {
     struct sim_clock clock;
     uint64_t seed;
-    struct rng rng;  /* of network, latencies and crashes */
+    struct rng rng;   /* of network, latencies and crashes */
     struct rng seeds; /* what rng_seed_from_system gives */
     struct sim_net net;
     uint32_t drift_percent; /* of replicas' clocks, both ways */
     struct sim_host *hosts[SIM_HOSTS_MAX];
     uint32_t host_count;
     bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* [from][to] */
-    struct sim_host *current; /* whose code runs */
-    uint32_t callback_depth;  /* product callbacks on the stack: they must not wait */
+    struct sim_host *current;               /* whose code runs */
+    uint32_t callback_depth;                /* product callbacks on the stack: they must not wait */
     uint64_t limit_ns;
     struct conn *conns; /* all of them */
     struct sim_counters counters;
@@ -120,21 +122,22 @@ void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
         long long check_a_ = (long long)(a);                                                       \
         long long check_b_ = (long long)(b);                                                       \
         if (!(check_a_ operator check_b_)) {                                                       \
-            SIM_FAIL("%s %s %s does not hold: %lld and %lld", #a, #operator, #b, check_a_, check_b_); \
+            SIM_FAIL("%s %s %s does not hold: %lld and %lld", #a, #operator, #b, check_a_,         \
+                     check_b_);                                                                    \
         }                                                                                          \
     } while (0)
 #define SIM_CHECK_EQ(a, b) SIM_CHECK_CMP(a, ==, b)
 
-/* ---- time -------------------------------------------------------------------------------------------------- */
+/* ---- time ---- */
 
 uint64_t sim_now_ns(void);
 uint64_t sim_between(uint64_t low, uint64_t high); /* drawn from the world's rng, both included */
 
-/* Runs `run(context, payload)` on `host` (NULL: on none) after `delay_ns`, unless its process ends before; then, and at the end
- * of the world, `drop` instead (NULL: nothing to give back). */
+/* Runs `run(context, payload)` on `host` (NULL: on none) after `delay_ns`, unless its process ends
+ * before; then, and at the end of the world, `drop` instead (NULL: nothing to give back). */
 typedef void (*sim_event_run_fn)(void *context, void *payload);
-void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run, sim_event_run_fn drop,
-               void *context, void *payload);
+void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run,
+               sim_event_run_fn drop, void *context, void *payload);
 
 /* The test's own time. Never from an event. */
 void sim_run(uint64_t duration_ns);
@@ -144,11 +147,12 @@ bool sim_run_until(uint64_t timeout_ns, sim_condition_fn condition, void *contex
 /* One event, whenever it is: for whoever waits. */
 void sim_step(void);
 
-/* ---- hosts -------------------------------------------------------------------------------------------------- */
+/* ---- hosts ---- */
 
 struct sim_host *sim_host_create(const char *address, bool with_disk); /* the world's */
-struct sim_host *sim_host_find(const char *address);                  /* NULL: none */
-bool sim_host_is(const struct sim_host *host, uint32_t incarnation);   /* the same process still runs */
+struct sim_host *sim_host_find(const char *address);                   /* NULL: none */
+bool sim_host_is(const struct sim_host *host,
+                 uint32_t incarnation); /* the same process still runs */
 
 /* Whose code runs from here on; gives the former one. */
 struct sim_host *sim_enter(struct sim_host *host);
@@ -157,7 +161,8 @@ void sim_leave(struct sim_host *former);
 struct sim_host *sim_callback_enter(struct sim_host *host);
 void sim_callback_leave(struct sim_host *former);
 
-/* From now on nothing leaves the host and nothing reaches it. What the product's destructors do then is only memory. */
+/* From now on nothing leaves the host and nothing reaches it. What the product's destructors do
+ * then is only memory. */
 void sim_host_die(struct sim_host *host);
 /* After them: events and connections of the process are gone, its disk loses what `lose` allows. */
 void sim_host_dead(struct sim_host *host, enum fake_crash lose);
@@ -167,7 +172,7 @@ void sim_host_boot(struct sim_host *host);
 void sim_host_pause(struct sim_host *host, uint64_t duration_ns);
 bool sim_host_is_paused(const struct sim_host *host);
 
-/* ---- partitions --------------------------------------------------------------------------------------------- */
+/* ---- partitions ---- */
 
 void sim_cut(const struct sim_host *from, const struct sim_host *to, bool cut); /* one way */
 void sim_cut_both(const struct sim_host *a, const struct sim_host *b, bool cut);

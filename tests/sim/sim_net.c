@@ -1,4 +1,5 @@
-/* See sim_net.h. Thread: one. A pipe has at most one delivery scheduled: that of its first message. */
+/* See sim_net.h. Thread: one. A pipe has at most one delivery scheduled: that of its first message.
+ */
 #include "sim/sim_net.h"
 
 #include "base/assert.h"
@@ -11,7 +12,7 @@
 
 static void pipe_schedule(struct conn *conn, enum conn_side side);
 
-/* ---- life --------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 void conn_message_free(struct conn_message *message)
 {
@@ -50,8 +51,8 @@ void conn_unref(struct conn *conn)
     free(conn);
 }
 
-struct conn *conn_open(const char *address, const char *method, bool is_stream, uint64_t deadline_ns,
-                       void *user, conn_take_fn take, conn_left_fn left)
+struct conn *conn_open(const char *address, const char *method, bool is_stream,
+                       uint64_t deadline_ns, void *user, conn_take_fn take, conn_left_fn left)
 {
     struct sim_world *world = sim_world();
     ASSERT(world->current != NULL);
@@ -88,14 +89,15 @@ static bool end_is_alive(const struct conn_end *end)
            end->host->incarnation == end->incarnation;
 }
 
-/* ---- delays ------------------------------------------------------------------------------------------------- */
+/* ---- delays ---- */
 
 static uint64_t draw_delay_ns(bool is_answer)
 {
     struct sim_world *world = sim_world();
     uint64_t delay_ns = rng_between(&world->rng, world->net.delay_min_ns, world->net.delay_max_ns);
     if (is_answer && world->net.long_reordering && rng_below(&world->rng, 900) < 600) {
-        delay_ns += 200 * SIM_MS + rng_below(&world->rng, 1 + rng_below(&world->rng, 2000)) * SIM_MS;
+        delay_ns +=
+            200 * SIM_MS + rng_below(&world->rng, 1 + rng_below(&world->rng, 2000)) * SIM_MS;
     }
     return delay_ns;
 }
@@ -106,7 +108,7 @@ static bool draw_loss(void)
     return world->net.loss_permille > 0 && rng_chance(&world->rng, world->net.loss_permille, 1000);
 }
 
-/* ---- breaking ----------------------------------------------------------------------------------------------- */
+/* ---- breaking ---- */
 
 struct news {
     struct conn *conn;
@@ -156,17 +158,16 @@ static void news_run(void *context, void *payload)
     news_drop(context, news);
 }
 
-static void end_break_later(struct conn *conn, enum conn_side side, bool not_sent, uint64_t delay_ns)
+static void end_break_later(struct conn *conn, enum conn_side side, bool not_sent,
+                            uint64_t delay_ns)
 {
     struct conn_end *end = &conn->ends[side];
     if (!end->open || !end_is_alive(end)) {
         return;
     }
     struct news *news = mem_alloc(sizeof *news);
-    *news = (struct news){.conn = conn_ref(conn),
-                          .side = side,
-                          .not_sent = not_sent,
-                          .since_ns = sim_now_ns()};
+    *news = (struct news){
+        .conn = conn_ref(conn), .side = side, .not_sent = not_sent, .since_ns = sim_now_ns()};
     sim_after(end->host, delay_ns, news_run, news_drop, NULL, news);
 }
 
@@ -190,7 +191,8 @@ void conns_abandon(struct sim_host *host)
         next = conn->next;
         for (int side = CONN_CLIENT; side <= CONN_SERVER; side++) {
             struct conn_end *end = &conn->ends[side];
-            /* A server's end that has not accepted anything yet is no end: the reset comes when something arrives. */
+            /* A server's end that has not accepted anything yet is no end: the reset comes when
+             * something arrives. */
             if (end->host == host && end->take != NULL && end->incarnation == host->incarnation &&
                 !conn->broken) {
                 conn_break(conn, false, draw_delay_ns(false));
@@ -199,7 +201,7 @@ void conns_abandon(struct sim_host *host)
     }
 }
 
-/* ---- delivery ----------------------------------------------------------------------------------------------- */
+/* ---- delivery ---- */
 
 static struct conn_message *pipe_pop(struct conn_pipe *pipe)
 {
@@ -217,8 +219,9 @@ static size_t payload_size(const struct conn_message *message)
     return message->payload == NULL ? 0 : blob_view(message->payload).size;
 }
 
-/* The message was lost on its way: the connection breaks, which the other side notices soon, as the course's clients notice a lost
- * call; or, now and then, nothing comes through that pipe any more and nobody says so. */
+/* The message was lost on its way: the connection breaks, which the other side notices soon, as the
+ * course's clients notice a lost call; or, now and then, nothing comes through that pipe any more
+ * and nobody says so. */
 static void lose(struct conn *conn, enum conn_side side)
 {
     if (sim_between(1, 20) > 1) {
@@ -281,8 +284,8 @@ static void pipe_deliver(struct conn *conn, enum conn_side side)
         return;
     }
     uint64_t now_ns = sim_now_ns();
-    bool held = to->host != NULL &&
-                (sim_is_cut(from->host, to->host) || sim_host_is_paused(to->host));
+    bool held =
+        to->host != NULL && (sim_is_cut(from->host, to->host) || sim_host_is_paused(to->host));
     if (held) {
         pipe->stalled_ns = pipe->stalled_ns == 0 ? now_ns : pipe->stalled_ns;
         if (now_ns - pipe->stalled_ns > SIM_KEEPALIVE_NS) {
@@ -335,7 +338,9 @@ static void pipe_schedule(struct conn *conn, enum conn_side side)
     pipe->scheduled = true;
     uint64_t now_ns = sim_now_ns();
     uint64_t due_ns = pipe->first->due_ns;
-    uint64_t delay_ns = due_ns > now_ns ? due_ns - now_ns : pipe->stalled_ns != 0 ? STALL_RETRY_NS : 0;
+    uint64_t delay_ns = due_ns > now_ns         ? due_ns - now_ns
+                        : pipe->stalled_ns != 0 ? STALL_RETRY_NS
+                                                : 0;
     sim_after(NULL, delay_ns, side == CONN_CLIENT ? deliver_from_client : deliver_from_server,
               deliver_drop, conn_ref(conn), NULL);
 }
@@ -353,7 +358,8 @@ void conn_send(struct conn *conn, enum conn_side side, enum conn_kind kind, int 
     message->error = error;
     message->payload = blob_ref(payload);
     (void)snprintf(message->text, sizeof message->text, "%s", text == NULL ? "" : text);
-    bool carries = kind == CONN_DATA || (!conn->is_stream && (kind == CONN_OPEN || kind == CONN_CLOSE));
+    bool carries =
+        kind == CONN_DATA || (!conn->is_stream && (kind == CONN_OPEN || kind == CONN_CLOSE));
     message->lost = carries && draw_loss();
     uint64_t due_ns = world->clock.now_ns + draw_delay_ns(side == CONN_SERVER && carries);
     message->due_ns = due_ns > pipe->newest_ns ? due_ns : pipe->newest_ns;
@@ -369,7 +375,7 @@ void conn_send(struct conn *conn, enum conn_side side, enum conn_kind kind, int 
     pipe_schedule(conn, side);
 }
 
-/* ---- datagrams ---------------------------------------------------------------------------------------------- */
+/* ---- datagrams ---- */
 
 struct datagram {
     struct sim_host *from;

@@ -1,8 +1,9 @@
 /* Connections and datagrams between hosts.
  *
- * A connection is what TCP gives gRPC: two ordered pipes that deliver late, stall while a link is cut (and go on when it heals
- * soon enough), fall silent or break. Nothing is lost from its middle. Each end belongs to a process and dies with it; the other
- * end hears of that if the network lets it. */
+ * A connection is what TCP gives gRPC: two ordered pipes that deliver late, stall while a link is
+ * cut (and go on when it heals soon enough), fall silent or break. Nothing is lost from its middle.
+ * Each end belongs to a process and dies with it; the other end hears of that if the network lets
+ * it. */
 #ifndef TESTS_SIM_SIM_NET_H
 #define TESTS_SIM_SIM_NET_H
 
@@ -27,7 +28,8 @@ struct conn_message {
     enum conn_kind kind;
     int error;
     bool not_sent; /* BROKEN: nothing ever left this process */
-    bool lost;     /* drawn when it was sent: where it should have arrived, the pipe breaks or falls silent */
+    bool lost;     /* drawn when it was sent: where it should have arrived, the pipe breaks or falls
+                      silent */
     uint64_t due_ns;
     struct blob *payload; /* may be NULL */
     char text[64];
@@ -69,11 +71,12 @@ struct conn {
 };
 
 /* gives; the client's end is open. `host` is whose code runs. The other host need not exist. */
-struct conn *conn_open(const char *address, const char *method, bool is_stream, uint64_t deadline_ns,
-                       void *user, conn_take_fn take, conn_left_fn left);
+struct conn *conn_open(const char *address, const char *method, bool is_stream,
+                       uint64_t deadline_ns, void *user, conn_take_fn take, conn_left_fn left);
 struct conn *conn_ref(struct conn *conn);
 void conn_unref(struct conn *conn);
-/* References nothing of `payload` but the blob, which may be NULL. Nothing happens when the end's process is dying. */
+/* References nothing of `payload` but the blob, which may be NULL. Nothing happens when the end's
+ * process is dying. */
 void conn_send(struct conn *conn, enum conn_side side, enum conn_kind kind, int error,
                const char *text, struct blob *payload);
 /* This end hears nothing any more; what it sent still travels. */
@@ -81,11 +84,12 @@ void conn_detach(struct conn *conn, enum conn_side side);
 /* Every connection with an end in the process on `host` loses that end. */
 void conns_abandon(struct sim_host *host);
 
-/* Given by sim_rpc_server.c: the first message of a connection has come to `server`. takes `message`. False: no such method. */
+/* Given by sim_rpc_server.c: the first message of a connection has come to `server`. takes
+ * `message`. False: no such method. */
 bool rpc_server_accept(struct rpc_server *server, struct conn *conn, struct conn_message *message);
 
-/* A frame between replicas: may be lost, late, twice, out of order. takes `frame`'s memory. Given by sim_node.c:
- * node_frame_arrived. */
+/* A frame between replicas: may be lost, late, twice, out of order. takes `frame`'s memory. Given
+ * by sim_node.c: node_frame_arrived. */
 void datagram_send(struct sim_host *from, struct sim_host *to, struct buf *frame);
 void node_frame_arrived(struct sim_host *from, struct sim_host *to, struct blob *frame);
 

@@ -1,9 +1,12 @@
 /* See sim_node.h. Thread: one.
  *
- *   mailbox --loop event--> replica_* , replica_poll --submit--> worker queue --(latency)--> replica_jobs_run --> mailbox
+ *     mailbox --loop event--> replica_*, replica_poll --submit--> queue of a worker
+ *        ^                                                              |
+ *        '--------------- replica_jobs_run <--latency-------------------'
  *
- * A job's effect happens at the end of its latency: a crash before finds nothing of it, but for a write, of which any part may
- * be there. What can be asked of the loop goes through the mailbox, so nothing is answered inside a call. */
+ * A job's effect happens at the end of its latency: a crash before finds nothing of it, but for a
+ * write, of which any part may be there. What can be asked of the loop goes through the mailbox, so
+ * nothing is answered inside a call. */
 #include "sim/sim_node.h"
 
 #include "base/assert.h"
@@ -16,7 +19,15 @@
 
 enum { PERSIST_JOBS_PER_SYNC = 64 }; /* as node_threads.c */
 
-enum mail_kind { MAIL_FRAME = 1, MAIL_JOB, MAIL_PROPOSE, MAIL_READ, MAIL_TRANSFER, MAIL_CHANGE, MAIL_HASH };
+enum mail_kind {
+    MAIL_FRAME = 1,
+    MAIL_JOB,
+    MAIL_PROPOSE,
+    MAIL_READ,
+    MAIL_TRANSFER,
+    MAIL_CHANGE,
+    MAIL_HASH
+};
 
 struct mail {
     struct mail *next;
@@ -61,7 +72,8 @@ struct node {
     bool killed;
     struct node_worker workers[REPLICA_WORKER_COUNT];
     struct raft_membership members;
-    struct peer heard[RAFT_MEMBERS_MAX]; /* whoever spoke to us, for those not in the membership yet */
+    struct peer
+        heard[RAFT_MEMBERS_MAX]; /* whoever spoke to us, for those not in the membership yet */
     uint32_t heard_count;
     struct node_status published;
 };
@@ -81,7 +93,7 @@ void sim_node_set_clock(struct node *node, uint32_t percent)
     node->tick_ns = node->options.tick_ns * percent / 100;
 }
 
-/* ---- mail --------------------------------------------------------------------------------------------------- */
+/* ---- mail ---- */
 
 static void mail_free(struct mail *mail)
 {
@@ -197,7 +209,7 @@ static void mail_take(struct node *node, struct mail *mail)
     mail_free(mail);
 }
 
-/* ---- the loop ------------------------------------------------------------------------------------------------ */
+/* ---- the loop ---- */
 
 static void poll(struct node *node)
 {
@@ -207,7 +219,8 @@ static void poll(struct node *node)
     sim_oracle_polled(node->host, node);
 }
 
-/* As run_ticks of node_threads.c: a leader lives through every tick that has passed, others catch up a little. */
+/* As run_ticks of node_threads.c: a leader lives through every tick that has passed, others catch
+ * up a little. */
 static void run_ticks(struct node *node)
 {
     uint64_t now_ns = sim_now_ns();
@@ -225,8 +238,8 @@ static void run_ticks(struct node *node)
     }
 }
 
-/* What changes what the replica knows comes before the ticks, what asks for something after them: see node_threads.c. Gives the
- * requests. */
+/* What changes what the replica knows comes before the ticks, what asks for something after them:
+ * see node_threads.c. Gives the requests. */
 static struct mail *take_news(struct node *node)
 {
     struct mail *mail = node->first;
@@ -284,12 +297,13 @@ static void tick_run(void *context, void *payload)
     sim_after(node->host, node->next_tick_ns - sim_now_ns(), tick_run, NULL, node, NULL);
 }
 
-/* ---- workers ------------------------------------------------------------------------------------------------- */
+/* ---- workers ---- */
 
 static uint64_t persist_latency_ns(const struct sim_host *host)
 {
     uint64_t now_ns = sim_now_ns();
-    uint64_t stall_ns = host->disk_stalled_until_ns > now_ns ? host->disk_stalled_until_ns - now_ns : 0;
+    uint64_t stall_ns =
+        host->disk_stalled_until_ns > now_ns ? host->disk_stalled_until_ns - now_ns : 0;
     /* Now and then a disk takes its time by itself. */
     return stall_ns + (sim_between(1, 100) == 1 ? sim_between(5, 20) * SIM_MS
                                                 : sim_between(100, 400) * SIM_US);
@@ -350,7 +364,7 @@ static void worker_run(void *context, void *payload)
     }
 }
 
-/* ---- what the replica calls ------------------------------------------------------------------------------------ */
+/* ---- what the replica calls ---- */
 
 static void env_submit(void *context, struct replica_job *job)
 {
@@ -417,7 +431,7 @@ void node_frame_arrived(struct sim_host *from, struct sim_host *to, struct blob 
     }
 }
 
-/* ---- node.h --------------------------------------------------------------------------------------------------- */
+/* ---- node.h ---- */
 
 int __wrap_node_create(const struct node_options *options, const struct state_machine *sm,
                        const struct node_observer *observer, struct rpc *rpc, struct node **out,

@@ -1,5 +1,5 @@
-/* raft/node/node.h without threads: the same replica (raft/node/replica.h), driven in virtual time. And what the oracles and the
- * tests look at. */
+/* raft/node/node.h without threads: the same replica (raft/node/replica.h), driven in virtual time.
+ * And what the oracles and the tests look at. */
 #ifndef TESTS_SIM_SIM_NODE_H
 #define TESTS_SIM_SIM_NODE_H
 
@@ -9,8 +9,8 @@
 
 struct replica *sim_node_replica(struct node *node);
 const struct node_options *sim_node_options(const struct node *node);
-/* Refuses what waits and throws away every job: the process is dying, its disk does not know yet. A write that was under way may
- * be on the disk in part. */
+/* Refuses what waits and throws away every job: the process is dying, its disk does not know yet. A
+ * write that was under way may be on the disk in part. */
 void sim_node_kill(struct node *node);
 
 /* From now on the replica's ticks are so long, in percent of what they should be. */

@@ -1,5 +1,6 @@
-/* How a run says what it is and why it failed: the test, the seed, the virtual time and the one command that replays it.
- * Process-wide, because a signal handler has no other way to learn which run it is in. Thread: any of the world's. */
+/* How a run says what it is and why it failed: the test, the seed, the virtual time and the one
+ * command that replays it. Process-wide, because a signal handler has no other way to learn which
+ * run it is in. Thread: any of the world's. */
 #include "sim/sim.h"
 
 #include <inttypes.h>
@@ -24,8 +25,8 @@ static void on_abort(int number)
 void sim_report_begin(const char *test, uint64_t seed)
 {
     (void)snprintf(report.replay, sizeof report.replay,
-                   "FAILED %s seed=%" PRIu64 "\nreplay: sim_suite --test %s --seed %" PRIu64 "\n", test,
-                   seed, test, seed);
+                   "FAILED %s seed=%" PRIu64 "\nreplay: sim_suite --test %s --seed %" PRIu64 "\n",
+                   test, seed, test, seed);
     struct sigaction action = {.sa_handler = on_abort, .sa_flags = (int)SA_RESETHAND};
     (void)sigaction(SIGABRT, &action, NULL); /* abort() raises it again after the handler returns */
 }

@@ -33,7 +33,7 @@ void rpc_destroy(struct rpc *rpc)
     free(rpc);
 }
 
-/* ---- server ------------------------------------------------------------------------------------------------- */
+/* ---- server ---- */
 
 struct rpc_server_options rpc_server_options_default(const char *address)
 {
@@ -207,7 +207,7 @@ bool rpc_server_accept(struct rpc_server *server, struct conn *conn, struct conn
     return method != NULL;
 }
 
-/* ---- channels ----------------------------------------------------------------------------------------------- */
+/* ---- channels ---- */
 
 int rpc_channel_create(struct rpc *rpc, const char *address, struct rpc_channel **out)
 {
@@ -386,7 +386,7 @@ int rpc_call_wait(struct rpc_channel *channel, const char *method, struct buf *r
     return error != 0 ? error : waiter.error;
 }
 
-/* ---- timers ------------------------------------------------------------------------------------------------- */
+/* ---- timers ---- */
 
 struct rpc_timer {
     uint32_t references; /* the owner's, and one an event */

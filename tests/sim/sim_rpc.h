@@ -1,7 +1,7 @@
 /* What the simulated rpc's files share: rpc.h over sim_net.h.
  *
- * Every callback comes from an event, never from inside a call of rpc.h, as with the real one's completion queues; so nothing of
- * the product's can notice that there is one thread. */
+ * Every callback comes from an event, never from inside a call of rpc.h, as with the real one's
+ * completion queues; so nothing of the product's can notice that there is one thread. */
 #ifndef TESTS_SIM_SIM_RPC_H
 #define TESTS_SIM_SIM_RPC_H
 
@@ -10,7 +10,8 @@
 
 struct rpc {
     struct sim_host *host;
-    uint32_t active; /* requests and streams of its channels that have not had their last callback */
+    uint32_t
+        active; /* requests and streams of its channels that have not had their last callback */
     uint32_t servers, channels, timers;
 };
 
@@ -67,7 +68,8 @@ struct rpc_stream {
 };
 
 /* sim_rpc_stream.c */
-void rpc__stream_accept(struct rpc_server *server, const struct sim_method *method, struct conn *conn);
+void rpc__stream_accept(struct rpc_server *server, const struct sim_method *method,
+                        struct conn *conn);
 void rpc__streams_shut_down(struct rpc_server *server);
 void rpc__streams_of_channel_cancel(struct rpc_channel *channel);
 

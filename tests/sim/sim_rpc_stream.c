@@ -1,6 +1,8 @@
 /* rpc.h without gRPC: bidirectional streams, both sides. See sim_rpc.h.
  *
- *   what arrives --> inbox --(not paused, not inside `message`)--> callbacks; the end is the last thing in it */
+ *   what arrives --> inbox --(not paused, not inside `message`)--> callbacks
+ *
+ * The end is the last thing in the inbox. */
 #include "sim/sim_rpc.h"
 
 #include "base/assert.h"
@@ -75,7 +77,7 @@ static void stream_end(struct rpc_stream *stream, int error, const char *text)
     rpc_stream_unref(stream);
 }
 
-/* ---- what arrives ------------------------------------------------------------------------------------------- */
+/* ---- what arrives ---- */
 
 static void take_data(struct rpc_stream *stream, const struct conn_message *message)
 {
@@ -124,7 +126,8 @@ static void take_one(struct rpc_stream *stream, const struct conn_message *messa
 static void drain(struct rpc_stream *stream)
 {
     rpc_stream_ref(stream);
-    while (stream->inbox_first != NULL && !stream->paused && !stream->delivering && !stream->ended) {
+    while (stream->inbox_first != NULL && !stream->paused && !stream->delivering &&
+           !stream->ended) {
         struct conn_message *message = stream->inbox_first;
         stream->inbox_first = message->next;
         if (stream->inbox_first == NULL) {
@@ -164,7 +167,7 @@ static void stream_left(void *user, size_t bytes)
     }
 }
 
-/* ---- deferred: callbacks never run inside a call of rpc.h ------------------------------------------------------ */
+/* ---- deferred: callbacks never run inside a call of rpc.h ---- */
 
 static void stream_drop(void *context, void *payload)
 {
@@ -201,7 +204,7 @@ static void later(struct rpc_stream *stream, sim_event_run_fn run)
     sim_after(stream->host, 0, run, stream_drop, rpc_stream_ref(stream), NULL);
 }
 
-/* ---- opening ------------------------------------------------------------------------------------------------ */
+/* ---- opening ---- */
 
 static struct rpc_stream *stream_create(struct rpc *rpc, enum conn_side side,
                                         const struct rpc_stream_events *events, void *context,
@@ -225,8 +228,8 @@ int rpc_stream_open(struct rpc_channel *channel, const char *method,
     struct rpc_stream *stream =
         stream_create(channel->rpc, CONN_CLIENT, events, context, send_bytes_max);
     struct sim_host *former = sim_enter(stream->host);
-    stream->conn = conn_open(channel->address, method, true, UINT64_MAX, stream, stream_take,
-                             stream_left);
+    stream->conn =
+        conn_open(channel->address, method, true, UINT64_MAX, stream, stream_take, stream_left);
     sim_leave(former);
     (void)snprintf(stream->peer, sizeof stream->peer, "%s", channel->address);
     stream_link(stream, &channel->streams);
@@ -236,7 +239,8 @@ int rpc_stream_open(struct rpc_channel *channel, const char *method,
     return ERR_OK;
 }
 
-void rpc__stream_accept(struct rpc_server *server, const struct sim_method *method, struct conn *conn)
+void rpc__stream_accept(struct rpc_server *server, const struct sim_method *method,
+                        struct conn *conn)
 {
     struct rpc_stream *stream =
         stream_create(server->rpc, CONN_SERVER, &method->events, method->context,
@@ -248,9 +252,8 @@ void rpc__stream_accept(struct rpc_server *server, const struct sim_method *meth
     end->user = stream;
     end->take = stream_take;
     end->left = stream_left;
-    int error = method->events.opened == NULL
-                    ? ERR_OK
-                    : method->events.opened(method->context, stream);
+    int error =
+        method->events.opened == NULL ? ERR_OK : method->events.opened(method->context, stream);
     if (error != ERR_OK) {
         conn_send(conn, CONN_SERVER, CONN_CLOSE, error, "refused", NULL);
         conn_detach(conn, CONN_SERVER);
@@ -261,7 +264,7 @@ void rpc__stream_accept(struct rpc_server *server, const struct sim_method *meth
     stream_link(stream, &server->streams);
 }
 
-/* ---- both sides ---------------------------------------------------------------------------------------------- */
+/* ---- both sides ---- */
 
 int rpc_stream_send(struct rpc_stream *stream, struct buf *message)
 {
@@ -341,7 +344,8 @@ void rpc__streams_shut_down(struct rpc_server *server)
 {
     for (struct rpc_stream *stream = server->streams; stream != NULL; stream = stream->next) {
         if (!stream->finished && !stream->cancelled) {
-            conn_send(stream->conn, CONN_SERVER, CONN_CLOSE, ERR_UNAVAILABLE, "shutting down", NULL);
+            conn_send(stream->conn, CONN_SERVER, CONN_CLOSE, ERR_UNAVAILABLE, "shutting down",
+                      NULL);
         }
         stream->finished = true;
         later(stream, shut_down_run);

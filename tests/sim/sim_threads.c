@@ -1,14 +1,18 @@
-/* The product's own threads (the driver of moves, the worker that reads the disk) as coroutines of the world.
+/* The product's own threads (the driver of moves, the worker that reads the disk) as coroutines of
+ * the world.
  *
- * Each is a real thread, but only one of all ever runs: the world hands over to it and waits until it waits or ends. So its
- * thread-local variables are its own, the sanitizers see an ordinary thread, and the order is the world's, hence the seed's.
+ * Each is a real thread, but only one of all ever runs: the world hands over to it and waits until
+ * it waits or ends. So its thread-local variables are its own, the sanitizers see an ordinary
+ * thread, and the order is the world's, hence the seed's.
  *
- *     pthread_create        --> runs for the first time in an event
- *     pthread_cond_wait     --> gives the mutex back and returns to the world; signal or broadcast plan an event that goes on.
- *                               A wake-up without a reason is allowed by the interface, so signal wakes all.
- *     pthread_join          --> the world goes on until the thread has ended
+ *     pthread_create      runs for the first time in an event
+ *     pthread_cond_wait   gives the mutex back and returns to the world
+ *     ... _signal         plans an event in which all who wait go on: a wake-up without a reason is
+ *                         allowed by the interface
+ *     pthread_join        lets the world go on until the thread has ended
  *
- * The world's own thread - the test, the life of a process - waits by letting one event happen; it must not be inside a callback. */
+ * The world's own thread - the test, the life of a process - waits by letting one event happen; it
+ * must not be inside a callback. */
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "sim/sim.h"
@@ -117,7 +121,7 @@ static void alarm_run(void *context, void *payload)
     free(alarm);
 }
 
-/* ---- what is replaced at link time ---------------------------------------------------------------------------- */
+/* ---- what is replaced at link time ---- */
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                           void *context);

@@ -1,5 +1,5 @@
-/* Virtual time, hosts and partitions; and the process-wide functions that the product reaches without a context: the clock and
- * the system's randomness. Waiting is sim_threads.c's. */
+/* Virtual time, hosts and partitions; and the process-wide functions that the product reaches
+ * without a context: the clock and the system's randomness. Waiting is sim_threads.c's. */
 #include "sim/sim.h"
 
 #include "base/assert.h"
@@ -24,7 +24,8 @@ struct sim_net sim_net_reliable(void)
     return (struct sim_net){.delay_min_ns = 50 * SIM_US, .delay_max_ns = 500 * SIM_US};
 }
 
-/* Delays up to 26 ms and a tenth of requests and of replies lost, as the course's unreliable network. */
+/* Delays up to 26 ms and a tenth of requests and of replies lost, as the course's unreliable
+ * network. */
 struct sim_net sim_net_unreliable(void)
 {
     return (struct sim_net){.delay_min_ns = 50 * SIM_US,
@@ -62,7 +63,7 @@ void sim_world_deinit(void)
     the_world = NULL;
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 struct sim_scheduled {
     struct sim_host *host;
@@ -91,7 +92,8 @@ static void scheduled_run(void *context, void *payload, uint64_t tag)
         scheduled_drop(context, payload, tag);
         return;
     }
-    if (event->host != NULL && sim_host_is_paused(event->host)) { /* in the same order, afterwards */
+    if (event->host != NULL &&
+        sim_host_is_paused(event->host)) { /* in the same order, afterwards */
         sim_clock_add(&the_world->clock, &(struct sim_event){.at_ns = event->host->paused_until_ns,
                                                              .run = scheduled_run,
                                                              .drop = scheduled_drop,
@@ -104,8 +106,8 @@ static void scheduled_run(void *context, void *payload, uint64_t tag)
     free(event);
 }
 
-void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run, sim_event_run_fn drop,
-               void *context, void *payload)
+void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run,
+               sim_event_run_fn drop, void *context, void *payload)
 {
     struct sim_scheduled *event = mem_alloc(sizeof *event);
     *event = (struct sim_scheduled){.host = host,
@@ -117,7 +119,7 @@ void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run, s
     uint64_t now_ns = the_world->clock.now_ns;
     sim_clock_add(&the_world->clock,
                   &(struct sim_event){.at_ns = delay_ns > UINT64_MAX - now_ns ? UINT64_MAX
-                                                                             : now_ns + delay_ns,
+                                                                              : now_ns + delay_ns,
                                       .run = scheduled_run,
                                       .drop = scheduled_drop,
                                       .payload = event});
@@ -174,7 +176,7 @@ void sim_step(void)
     check_limit();
 }
 
-/* ---- hosts -------------------------------------------------------------------------------------------------- */
+/* ---- hosts ---- */
 
 struct sim_host *sim_host_create(const char *address, bool with_disk)
 {
@@ -236,8 +238,8 @@ void sim_host_boot(struct sim_host *host)
     host->up = true;
     host->dying = false;
     host->paused_until_ns = 0;
-    host->tick_percent = (uint32_t)sim_between(100 - the_world->drift_percent,
-                                               100 + the_world->drift_percent);
+    host->tick_percent =
+        (uint32_t)sim_between(100 - the_world->drift_percent, 100 + the_world->drift_percent);
 }
 
 void sim_host_pause(struct sim_host *host, uint64_t duration_ns)
@@ -278,7 +280,7 @@ void sim_host_dead(struct sim_host *host, enum fake_crash lose)
     }
 }
 
-/* ---- partitions --------------------------------------------------------------------------------------------- */
+/* ---- partitions ---- */
 
 void sim_cut(const struct sim_host *from, const struct sim_host *to, bool cut)
 {
@@ -301,7 +303,7 @@ void sim_heal(void)
     memset(the_world->cut, 0, sizeof the_world->cut);
 }
 
-/* ---- what is replaced at link time (-Wl,--wrap) -------------------------------------------------------------- */
+/* ---- what is replaced at link time (-Wl,--wrap) ---- */
 
 static uint64_t virtual_monotonic_ns(void *context)
 {

@@ -1,4 +1,5 @@
-/* The course's tests of the key-value service on one group: those that are one shape with different faults. */
+/* The course's tests of the key-value service on one group: those that are one shape with different
+ * faults. */
 #include "sim/kv_test.h"
 #include "sim/suite.h"
 

@@ -11,7 +11,7 @@
 
 #define ELECTION_NS (1 * SIM_S)
 
-/* ---- TestSpeed ---------------------------------------------------------------------------------------------- */
+/* ---- TestSpeed ---- */
 
 enum { SPEED_OPERATIONS = 1000 };
 #define SPEED_OPERATION_NS (33300 * SIM_US) /* three operations a heartbeat interval of 100 ms */
@@ -47,7 +47,7 @@ static void speed(void)
     speed_of(false);
 }
 
-/* ---- TestUnreliableOneKey ------------------------------------------------------------------------------------ */
+/* ---- TestUnreliableOneKey ---- */
 
 enum { ONE_KEY_CLIENTS = 5, ONE_KEY_APPENDS = 10 };
 
@@ -114,7 +114,7 @@ static void unreliable_one_key(void)
     cluster_destroy(cluster);
 }
 
-/* ---- TestOnePartition ---------------------------------------------------------------------------------------- */
+/* ---- TestOnePartition ---- */
 
 /* The client reaches these servers only. */
 static void reach(const struct clerk *clerk, const struct group *group, uint32_t mask)
@@ -191,7 +191,7 @@ static void one_partition(void)
     cluster_destroy(cluster);
 }
 
-/* ---- TestSnapshotRPC ----------------------------------------------------------------------------------------- */
+/* ---- TestSnapshotRPC ---- */
 
 enum { RPC_PUTS = 50, RPC_VALUE_BYTES = 16 * 1024 };
 
@@ -265,7 +265,7 @@ static void snapshot_rpc(void)
     cluster_destroy(cluster);
 }
 
-/* ---- TestSnapshotSize ---------------------------------------------------------------------------------------- */
+/* ---- TestSnapshotSize ---- */
 
 enum { SIZE_ROUNDS = 200, SIZE_STATE_BYTES_MAX = 8 * 1024 };
 

@@ -1,5 +1,6 @@
-/* The course's tests of the replicated state machine layer: commands are submitted to one server, and it must say, in bounded time, what
- * became of each. A command here is an append to one key, given to the node of a shard server as its service would. */
+/* The course's tests of the replicated state machine layer: commands are submitted to one server,
+ * and it must say, in bounded time, what became of each. A command here is an append to one key,
+ * given to the node of a shard server as its service would. */
 #include "proto/command.h"
 #include "proto/shard_hash.h"
 #include "raft/node/node.h"
@@ -21,7 +22,8 @@ struct submit {
     uint64_t ended_ns;
 };
 
-static void submit_done(void *context, int error, struct raft_position position, struct bytes result)
+static void submit_done(void *context, int error, struct raft_position position,
+                        struct bytes result)
 {
     (void)result;
     struct submit *submit = context;
@@ -112,7 +114,8 @@ static bool all_submits_ended(void *context)
     return true;
 }
 
-/* A hundred commands given to a leader that was cut off: none may succeed, and each must end when it learns of its successor. */
+/* A hundred commands given to a leader that was cut off: none may succeed, and each must end when
+ * it learns of its successor. */
 static void leader_partition(void)
 {
     struct cluster *cluster = kv_cluster(SERVERS, false, false);
@@ -215,8 +218,10 @@ static void restart_submit(void)
 struct suite_list suite_rsm(void)
 {
     static const struct suite_test tests[] = {
-        {.name = "rsm.TestLeaderFailure", .run = leader_failure}, {.name = "rsm.TestLeaderPartition", .run = leader_partition},
-        {.name = "rsm.TestRestartReplay", .run = restart_replay}, {.name = "rsm.TestShutdown", .run = shutdown},
+        {.name = "rsm.TestLeaderFailure", .run = leader_failure},
+        {.name = "rsm.TestLeaderPartition", .run = leader_partition},
+        {.name = "rsm.TestRestartReplay", .run = restart_replay},
+        {.name = "rsm.TestShutdown", .run = shutdown},
         {.name = "rsm.TestRestartSubmit", .run = restart_submit},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};

@@ -1,4 +1,5 @@
-/* The course's tests of shards: who serves what, and that moved shards are whole, gone at the source, and in nobody's way. */
+/* The course's tests of shards: who serves what, and that moved shards are whole, gone at the
+ * source, and in nobody's way. */
 #include "proto/messages.h"
 #include "proto/methods.h"
 #include "proto/shard_hash.h"
@@ -20,7 +21,7 @@ static struct shard_test *open_test(uint32_t keys, bool snapshots)
     return shard_test_open(&(struct shard_test_options){.keys = keys, .snapshots = snapshots});
 }
 
-/* ---- StaticShards --------------------------------------------------------------------------------------------- */
+/* ---- StaticShards ---- */
 
 /* One of two groups is dead: exactly the keys of the other are answered. */
 static void static_shards(void)
@@ -63,7 +64,7 @@ static void static_shards(void)
     shard_test_close(test);
 }
 
-/* ---- Rejection ------------------------------------------------------------------------------------------------- */
+/* ---- Rejection ---- */
 
 static int ask_directly(struct rpc *rpc, const struct server *server, const char *key,
                         struct msg_get_response *response, struct buf *reply)
@@ -82,8 +83,8 @@ static int ask_directly(struct rpc *rpc, const struct server *server, const char
     return error != 0 ? error : msg_get_response_decode(buf_view(reply), response);
 }
 
-/* Every server is asked for every key, also for those that are another group's: what is not the group's own is refused, and never
- * answered with an empty value. */
+/* Every server is asked for every key, also for those that are another group's: what is not the
+ * group's own is refused, and never answered with an empty value. */
 static void ask_every_server(struct shard_test *test)
 {
     struct sim_host *host = cluster_client_host(test->cluster);
@@ -116,13 +117,16 @@ static void ask_every_server(struct shard_test *test)
         }
     }
     SIM_CHECK_CMP(answered, ==, test->key_count);
-    SIM_CHECK_CMP(refused, >=, test->key_count * 2); /* two groups that do not own it, each by its leader at least */
+    SIM_CHECK_CMP(refused, >=,
+                  test->key_count *
+                      2); /* two groups that do not own it, each by its leader at least */
     buf_deinit(&reply);
     rpc_destroy(rpc);
     sim_leave(former);
 }
 
-/* A client whose config is false from now on: it hears from no controller, and half of the shards have moved. */
+/* A client whose config is false from now on: it hears from no controller, and half of the shards
+ * have moved. */
 static void ask_with_a_false_config(struct shard_test *test)
 {
     struct clerk clerk;
@@ -150,7 +154,7 @@ static void rejection(void)
     shard_test_close(test);
 }
 
-/* ---- JoinLeave, Snapshot, MissChange ---------------------------------------------------------------------------- */
+/* ---- JoinLeave, Snapshot, MissChange ---- */
 
 static void join_leave(void)
 {
@@ -257,11 +261,12 @@ static void miss_change(void)
     shard_test_close(test);
 }
 
-/* ---- the challenges --------------------------------------------------------------------------------------------- */
+/* ---- the challenges ---- */
 
 enum { DELETE_KEYS = 30, DELETE_VALUE_BYTES = 1000 };
 
-/* What moved away is gone: the groups together hold each key three times, once a replica, however often shards move. */
+/* What moved away is gone: the groups together hold each key three times, once a replica, however
+ * often shards move. */
 static void challenge_delete(void)
 {
     struct shard_test *test = open_test(DELETE_KEYS, true);
@@ -287,7 +292,8 @@ static void challenge_delete(void)
             total += server_store_bytes(&cluster->groups[g].servers[i]);
         }
     }
-    /* Each row has a key and a version, each group its config and shard records, each key's client a session. */
+    /* Each row has a key and a version, each group its config and shard records, each key's client
+     * a session. */
     const uint64_t expected = 3ull * (DELETE_KEYS * (DELETE_VALUE_BYTES + 100) + 3 * 2000);
     SIM_CHECK_CMP(total, >=, 3ull * DELETE_KEYS * DELETE_VALUE_BYTES);
     SIM_CHECK_CMP(total, <=, expected);

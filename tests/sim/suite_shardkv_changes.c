@@ -1,4 +1,5 @@
-/* The course's tests of shards that move while clients write, servers crash, and administrators compete. */
+/* The course's tests of shards that move while clients write, servers crash, and administrators
+ * compete. */
 #include "sim/shard_test.h"
 #include "sim/suite.h"
 
@@ -19,7 +20,7 @@ static void start_group(struct shard_test *test, uint64_t id)
     group_start(shard_test_group(test, id));
 }
 
-/* ---- Concurrent ------------------------------------------------------------------------------------------------ */
+/* ---- Concurrent ---- */
 
 /* Appends go on while groups come, go, crash and come back. */
 static void concurrent_1(void)
@@ -115,7 +116,7 @@ static void concurrent_3(void)
     shard_test_close(test);
 }
 
-/* ---- Unreliable ------------------------------------------------------------------------------------------------ */
+/* ---- Unreliable ---- */
 
 static void unreliable_1(void)
 {
@@ -165,7 +166,8 @@ static void unreliable_2(void)
     shard_test_close(test);
 }
 
-/* The same with gets, puts and appends of all clients to all keys: the history must be linearizable. */
+/* The same with gets, puts and appends of all clients to all keys: the history must be
+ * linearizable. */
 static void unreliable_3(void)
 {
     struct shard_test *test = shard_test_open(
@@ -200,7 +202,7 @@ static void unreliable_3(void)
     linear_destroy(history);
 }
 
-/* ---- Progress --------------------------------------------------------------------------------------------------- */
+/* ---- Progress ---- */
 
 /* Keys that must be answered all the time, each within a second. */
 static void check_in_time(struct shard_test *test, const bool *wanted)
@@ -215,7 +217,8 @@ static void check_in_time(struct shard_test *test, const bool *wanted)
     }
 }
 
-/* A group dies and is told to leave: what it had cannot move, everything else is served, also through further changes. */
+/* A group dies and is told to leave: what it had cannot move, everything else is served, also
+ * through further changes. */
 static void progress_shutdown(void)
 {
     struct shard_test *test = shard_test_open(&(struct shard_test_options){.keys = KEYS});
@@ -259,9 +262,10 @@ static void progress_join(void)
     shard_test_close(test);
 }
 
-/* ---- administrators -------------------------------------------------------------------------------------------- */
+/* ---- administrators ---- */
 
-/* A change is asked for and the controllers crash; when they are back it ends, and has been made once. */
+/* A change is asked for and the controllers crash; when they are back it ends, and has been made
+ * once. */
 static void recover_ctrler(void)
 {
     struct shard_test *test = shard_test_open(&(struct shard_test_options){.keys = KEYS});
@@ -352,8 +356,8 @@ static void concurrent_reliable(void)
     shard_test_close(test);
 }
 
-/* One administrator is cut off in the middle of a change; another goes on. After the heal the first one's change ends: made once,
- * or refused, and nothing of the second one's is undone. */
+/* One administrator is cut off in the middle of a change; another goes on. After the heal the first
+ * one's change ends: made once, or refused, and nothing of the second one's is undone. */
 static void partition_controller(void)
 {
     struct shard_test *test = shard_test_open(&(struct shard_test_options){.keys = KEYS});

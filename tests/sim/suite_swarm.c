@@ -1,6 +1,7 @@
-/* Everything at once, drawn from the seed: shards that move, servers that crash, stop for a while or lose the network in one direction,
- * clocks that drift, a network that loses and delays, administrators, clients of all keys. Afterwards all heals: the history is
- * linearizable, every client has its answers, every group has taken the newest config, replicas are equal. */
+/* Everything at once, drawn from the seed: shards that move, servers that crash, stop for a while
+ * or lose the network in one direction, clocks that drift, a network that loses and delays,
+ * administrators, clients of all keys. Afterwards all heals: the history is linearizable, every
+ * client has its answers, every group has taken the newest config, replicas are equal. */
 #include "raft/node/node.h"
 #include "sim/sim_node.h"
 #include "sim/suite.h"
@@ -53,7 +54,7 @@ static struct server *any_server(struct storm *storm)
     return &group->servers[sim_between(0, group->server_count - 1)];
 }
 
-/* ---- what can happen ---------------------------------------------------------------------------------------------- */
+/* ---- what can happen ---- */
 
 static void change_config(struct storm *storm)
 {
@@ -107,8 +108,8 @@ static void partition_something(struct storm *storm)
         server_isolate(storm->cluster, any_server(storm), true);
         break;
     case 2: /* one way, between any two hosts, clients too */
-        sim_cut(any_server(storm)->host,
-                storm->cluster->client_hosts[sim_between(0, CLIENTS - 1)], true);
+        sim_cut(any_server(storm)->host, storm->cluster->client_hosts[sim_between(0, CLIENTS - 1)],
+                true);
         break;
     default: {
         struct server *leader = group_leader(group);
@@ -154,7 +155,8 @@ static void something_happens(struct storm *storm)
         sim_host_pause(any_server(storm)->host, sim_between(1, 900) * SIM_MS);
         break;
     case 9:
-        any_server(storm)->host->disk_stalled_until_ns = sim_now_ns() + sim_between(10, 3000) * SIM_MS;
+        any_server(storm)->host->disk_stalled_until_ns =
+            sim_now_ns() + sim_between(10, 3000) * SIM_MS;
         break;
     default:
         change_network();
@@ -162,7 +164,7 @@ static void something_happens(struct storm *storm)
     }
 }
 
-/* ---- before and after ----------------------------------------------------------------------------------------------- */
+/* ---- before and after ---- */
 
 /* Some shards that do not fit in one chunk of a move. */
 static void fill_large(struct storm *storm)
@@ -185,7 +187,8 @@ static void begin(struct storm *storm)
                                       .groups = 3,
                                       .replicas = sim_between(0, 2) == 0 ? 5 : 3,
                                       .shards = SHARDS,
-                                      .flush_log_bytes = storm->large ? LARGE_FLUSH_BYTES : FLUSH_BYTES,
+                                      .flush_log_bytes =
+                                          storm->large ? LARGE_FLUSH_BYTES : FLUSH_BYTES,
                                       .joined = true};
     sim_world()->drift_percent = DRIFT_PERCENT;
     storm->cluster = cluster_create(&options);
@@ -200,7 +203,8 @@ static void begin(struct storm *storm)
     for (uint32_t i = 0; i < CLIENTS; i++) {
         struct loop_options loop = {.number = i,
                                     .key_count = KEYS,
-                                    .padding_bytes = storm->large ? LARGE_PADDING_BYTES : PADDING_BYTES,
+                                    .padding_bytes =
+                                        storm->large ? LARGE_PADDING_BYTES : PADDING_BYTES,
                                     .padding_one_in = storm->large ? 50 : 5,
                                     .pause_min_ns = 0,
                                     .pause_max_ns = (storm->large ? 100 : 10) * SIM_MS};
@@ -247,7 +251,7 @@ static void swarm(void)
     free(storm);
 }
 
-/* ---- a clock that stands still ----------------------------------------------------------------------------------------- */
+/* ---- a clock that stands still ---- */
 
 static void reach_only(const struct clerk *clerk, const struct group *group, uint32_t mask)
 {
@@ -256,8 +260,9 @@ static void reach_only(const struct clerk *clerk, const struct group *group, uin
     }
 }
 
-/* A leader whose clock runs at a hundredth of its speed is cut off, with a client that believes in it. It goes on believing that it
- * leads, but no read may be answered by it: reads rest on no clock. */
+/* A leader whose clock runs at a hundredth of its speed is cut off, with a client that believes in
+ * it. It goes on believing that it leads, but no read may be answered by it: reads rest on no
+ * clock. */
 static void slow_clock_read(void)
 {
     struct cluster_options options = {

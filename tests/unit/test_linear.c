@@ -17,8 +17,8 @@ static enum linear_verdict check(const struct line *lines, size_t count)
     struct linear_history *history = linear_create();
     char why[256] = "";
     for (size_t i = 0; i < count; i++) {
-        linear_add(history, "k", lines[i].kind, lines[i].value, strlen(lines[i].value), lines[i].from,
-                   lines[i].to);
+        linear_add(history, "k", lines[i].kind, lines[i].value, strlen(lines[i].value),
+                   lines[i].from, lines[i].to);
     }
     enum linear_verdict verdict = linear_check(history, why, sizeof why);
     linear_destroy(history);
@@ -46,17 +46,17 @@ static void test_linear_overlapping_get_may_see_either_value(void **state)
 static void test_linear_stale_get_is_rejected(void **state)
 {
     (void)state;
-    assert_int_equal(CHECK_LINES({LINEAR_PUT, "a", 1, 2}, {LINEAR_PUT, "b", 3, 4},
-                                 {LINEAR_GET, "a", 5, 6}),
-                     LINEAR_BROKEN);
+    assert_int_equal(
+        CHECK_LINES({LINEAR_PUT, "a", 1, 2}, {LINEAR_PUT, "b", 3, 4}, {LINEAR_GET, "a", 5, 6}),
+        LINEAR_BROKEN);
 }
 
 static void test_linear_gets_going_back_are_rejected(void **state)
 {
     (void)state;
-    assert_int_equal(CHECK_LINES({LINEAR_PUT, "a", 1, 20}, {LINEAR_GET, "a", 2, 3},
-                                 {LINEAR_GET, "", 4, 5}),
-                     LINEAR_BROKEN);
+    assert_int_equal(
+        CHECK_LINES({LINEAR_PUT, "a", 1, 20}, {LINEAR_GET, "a", 2, 3}, {LINEAR_GET, "", 4, 5}),
+        LINEAR_BROKEN);
 }
 
 static void test_linear_lost_append_is_rejected(void **state)
@@ -70,7 +70,8 @@ static void test_linear_lost_append_is_rejected(void **state)
 static void test_linear_doubled_append_is_rejected(void **state)
 {
     (void)state;
-    assert_int_equal(CHECK_LINES({LINEAR_APPEND, "a", 1, 2}, {LINEAR_GET, "aa", 3, 4}), LINEAR_BROKEN);
+    assert_int_equal(CHECK_LINES({LINEAR_APPEND, "a", 1, 2}, {LINEAR_GET, "aa", 3, 4}),
+                     LINEAR_BROKEN);
 }
 
 static void test_linear_appends_out_of_order_are_rejected(void **state)
