@@ -60,8 +60,11 @@ void view_ask(struct ctl *ctl, uint64_t timeout_ns, struct view_replica *replica
         } else {
             question->channel = NULL;
         }
-        replicas[i].error = error;
-        started += error == 0;
+        if (error == 0) { /* from here on the replica is the callback's */
+            started++;
+        } else {
+            replicas[i].error = error;
+        }
         buf_deinit(&bytes);
     }
     for (; started > 0; started--) { /* each ends by the deadline */
