@@ -319,8 +319,10 @@ static int apply(void *sm, const struct sm_batch *batch)
         error = apply_command(machine, command, ordinal);
     }
     if (error == 0) {
-        machine->partial_index = 0;
-        machine->partial_count = 0;
+        if (machine->partial_index <= batch->last.index) {
+            machine->partial_index = 0;
+            machine->partial_count = 0;
+        } /* else this replay was cut before what a barrier wrote: the next batch skips on */
         error = write_all(machine, batch->last);
     }
     if (machine->scratch.capacity > SCRATCH_BYTES_KEPT_MAX) {

@@ -445,6 +445,44 @@ static void test_kv_crash_between_two_writes_of_one_batch_replays_exactly_the_re
     }
 }
 
+/* After a start the log is replayed in batches of another cut: the commit index is learned bit by
+ * bit. */
+static void test_kv_crash_in_a_batch_replayed_in_smaller_batches_applies_nothing_twice(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *single = &fixture->single;
+    uint64_t start = single->replica.sm.ops->applied(single->replica.sm.sm).index;
+    for (uint32_t entry = 0; entry < 3; entry++) {
+        kv_log_entry(&single->log, 1);
+        add_plain_put(&single->log, "a");
+        add_plain_put(&single->log, "b");
+    }
+    add_expire(&single->log); /* in the last entry: writes the ones before it at once */
+    add_plain_put(&single->log, "c");
+    kv_replica_apply(&single->replica, &single->log, single->log.last_index, NULL);
+    uint64_t wanted = kv_replica_hash(&single->replica);
+    bool partial = false;
+    for (size_t keep = 0;; keep++) {
+        struct kv_replica other = {.sessions_max = 3};
+        kv_replica_open(&other, GROUP);
+        kv_replica_apply(&other, &single->log, start, NULL);
+        kv_replica_apply(&other, &single->log, single->log.last_index, NULL);
+        size_t batches = fake_store_unflushed(other.fake);
+        kv_replica_crash(&other, keep < batches ? keep : batches);
+        uint64_t applied = other.sm.ops->applied(other.sm.sm).index;
+        partial = partial || (applied == start && keep > 1);
+        for (uint64_t index = applied + 1; index <= single->log.last_index; index++) {
+            kv_replica_apply(&other, &single->log, index, NULL);
+        }
+        assert_int_equal(kv_replica_hash(&other), wanted);
+        kv_replica_close(&other);
+        if (keep >= batches) {
+            break;
+        }
+    }
+    assert_true(partial);
+}
+
 static void test_kv_store_that_fails_stops_apply_with_its_error(void **state)
 {
     struct fixture *fixture = *state;
@@ -501,6 +539,9 @@ int main(void)
                                         set_up, tear_down),
         cmocka_unit_test_setup_teardown(
             test_kv_crash_between_two_writes_of_one_batch_replays_exactly_the_rest, set_up,
+            tear_down),
+        cmocka_unit_test_setup_teardown(
+            test_kv_crash_in_a_batch_replayed_in_smaller_batches_applies_nothing_twice, set_up,
             tear_down),
         cmocka_unit_test_setup_teardown(test_kv_store_that_fails_stops_apply_with_its_error, set_up,
                                         tear_down),
