@@ -13,7 +13,7 @@ enum { PADDING_KEYS = 8 }; /* of one loop */
 
 void clerk_open(struct clerk *clerk, struct cluster *cluster, struct linear_history *history)
 {
-    *clerk = (struct clerk){.cluster = cluster, .history = history};
+    *clerk = (struct clerk){.cluster = cluster, .history = history, .timeout_ms = CLERK_TIMEOUT_MS};
     clerk->host = cluster_client_host(cluster);
     clerk->client = cluster_client_open(cluster, clerk->host);
 }
@@ -85,7 +85,7 @@ void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const voi
                                   .key_size = strlen(key),
                                   .value = value,
                                   .value_size = size,
-                                  .timeout_ms = CLERK_TIMEOUT_MS};
+                                  .timeout_ms = clerk->timeout_ms};
     clerk->in_flight++;
     struct sim_host *former = sim_enter(clerk->host);
     int code = skv_start(clerk->client, &command, operation_done, operation);
@@ -210,14 +210,24 @@ static void loop_pause(struct loop *loop)
     sim_after(loop->clerk->host, pause_ns, loop_paused, NULL, loop, NULL);
 }
 
-static void pad_done(void *context, const struct skv_result *result)
+/* True when it succeeded. Where operations have time for it, anything else fails the test. */
+static bool loop_judge(struct loop *loop, const struct skv_result *result)
 {
-    struct loop *loop = context;
-    if (result->outcome != SKV_DONE || result->code != SKV_OK) {
-        SIM_FAIL("a put of client %u ended with: %s", loop->options.number,
+    bool fine = result->outcome == SKV_DONE &&
+                (result->code == SKV_OK || (loop->op == SKV_GET && result->code == SKV_NOT_FOUND));
+    if (!fine && loop->clerk->timeout_ms == CLERK_TIMEOUT_MS) {
+        SIM_FAIL("an operation of client %u ended with: %s", loop->options.number,
                  skv_code_text(result->code));
     }
-    loop_pause(loop);
+    uint64_t took_ns = sim_now_ns() - loop->started_ns;
+    loop->slowest_ns = took_ns > loop->slowest_ns ? took_ns : loop->slowest_ns;
+    return fine;
+}
+
+static void pad_done(void *context, const struct skv_result *result)
+{
+    (void)loop_judge(context, result);
+    loop_pause(context);
 }
 
 static void loop_pad(struct loop *loop)
@@ -226,72 +236,82 @@ static void loop_pad(struct loop *loop)
     (void)snprintf(key, sizeof key, "pad%u-%" PRIu64, loop->options.number,
                    sim_between(0, PADDING_KEYS - 1));
     void *value = mem_calloc(1, loop->options.padding_bytes);
-    loop->started_ns = sim_now_ns();
-    clerk_start(loop->clerk, SKV_PUT, key, value, loop->options.padding_bytes, pad_done, loop);
+    loop->op = SKV_PUT;
+    clerk_start(loop->clerk, loop->op, key, value, loop->options.padding_bytes, pad_done, loop);
     free(value);
+}
+
+/* What it knows of a key that only it writes. */
+static void loop_learn(struct loop *loop, const struct skv_result *result)
+{
+    if (loop->op != SKV_GET) {
+        loop->appended += loop->op == SKV_APPEND;
+        buf_append_bytes(&loop->last, buf_view(&loop->next));
+    } else if (!bytes_equal(bytes_of(result->value, result->value_size), buf_view(&loop->last))) {
+        SIM_FAIL("client %u: key %s holds %zu bytes, not the %zu that it wrote",
+                 loop->options.number, loop->options.key, result->value_size, loop->last.size);
+    }
 }
 
 static void loop_done(void *context, const struct skv_result *result)
 {
     struct loop *loop = context;
-    bool get = !loop->appending && loop->first_done;
-    if (result->outcome != SKV_DONE ||
-        (result->code != SKV_OK && !(get && result->code == SKV_NOT_FOUND))) {
-        SIM_FAIL("an operation of client %u ended with: %s", loop->options.number,
-                 skv_code_text(result->code));
+    if (loop_judge(loop, result) && loop_is_own(loop)) {
+        loop_learn(loop, result);
     }
-    uint64_t took_ns = sim_now_ns() - loop->started_ns;
-    loop->slowest_ns = took_ns > loop->slowest_ns ? took_ns : loop->slowest_ns;
-    loop->count++;
-    if (loop->appending) {
-        loop->appended++;
-        if (loop_is_own(loop)) {
-            buf_append_bytes(&loop->last, buf_view(&loop->next));
-        }
-    } else if (get && loop_is_own(loop)) {
-        struct bytes value = bytes_of(result->value, result->value_size);
-        if (!bytes_equal(value, buf_view(&loop->last))) {
-            SIM_FAIL("client %u: key %s holds %zu bytes, not the %zu that it wrote",
-                     loop->options.number, loop->options.key, value.size, loop->last.size);
-        }
-    }
-    loop->first_done = true;
+    loop->begun = true;
     loop_pause(loop);
+}
+
+static enum skv_op choose_own(const struct loop *loop)
+{
+    if (loop->options.appends_only) {
+        return SKV_APPEND;
+    }
+    if (!loop->begun) {
+        return SKV_PUT; /* the course's clients begin with an empty value */
+    }
+    return sim_between(0, 1) == 0 ? SKV_APPEND : SKV_GET;
+}
+
+static enum skv_op choose_any(const struct loop *loop)
+{
+    uint64_t dice = sim_between(0, 999);
+    return dice < 500                            ? SKV_APPEND
+           : dice < 600                          ? SKV_PUT
+           : dice < 650 && loop->options.deletes ? SKV_DELETE
+                                                 : SKV_GET;
 }
 
 static void loop_next(struct loop *loop)
 {
+    const struct loop_options *options = &loop->options;
+    char key[SIM_NAME_BYTES_MAX];
+    loop->started_ns = sim_now_ns();
     if (loop->stopping) {
         loop->ended = true;
         return;
     }
-    char key[SIM_NAME_BYTES_MAX];
-    const struct loop_options *options = &loop->options;
-    if (options->padding_bytes > 0 && loop->first_done &&
-        sim_between(1, options->padding_one_in) == 1) {
+    if (options->padding_bytes > 0 && loop->begun && sim_between(1, options->padding_one_in) == 1) {
         loop_pad(loop);
         return;
     }
+    buf_clear(&loop->next);
     if (loop_is_own(loop)) {
         (void)snprintf(key, sizeof key, "%s", options->key);
+        loop->op = choose_own(loop);
+        if (loop->op == SKV_APPEND) {
+            buf_printf(&loop->next, "x %u %u y", options->number, loop->appended);
+        }
     } else {
         (void)snprintf(key, sizeof key, "%" PRIu64, sim_between(0, options->key_count - 1));
+        loop->op = choose_any(loop);
+        if (loop->op == SKV_APPEND || loop->op == SKV_PUT) {
+            buf_printf(&loop->next, "x %u %" PRIu64 " y", options->number, loop->issued);
+        }
     }
-    uint64_t dice = sim_between(0, 999);
-    enum skv_op op = options->appends_only || dice < 500 ? SKV_APPEND
-                     : !loop_is_own(loop) && dice < 600  ? SKV_PUT
-                                                         : SKV_GET;
-    if (!loop->first_done && loop_is_own(loop) && !options->appends_only) {
-        op = SKV_PUT; /* the course's clients begin with an empty value */
-    }
-    buf_clear(&loop->next);
-    if (op != SKV_GET && (loop->first_done || !loop_is_own(loop) || options->appends_only)) {
-        buf_printf(&loop->next, "x %u %u y", options->number, loop->appended);
-    }
-    loop->first_done = loop->first_done || op != SKV_PUT || !loop_is_own(loop);
-    loop->appending = op == SKV_APPEND || (op == SKV_PUT && !loop_is_own(loop));
-    loop->started_ns = sim_now_ns();
-    clerk_start(loop->clerk, op, key, loop->next.data, loop->next.size, loop_done, loop);
+    loop->issued++;
+    clerk_start(loop->clerk, loop->op, key, loop->next.data, loop->next.size, loop_done, loop);
 }
 
 void loop_start(struct loop *loop, struct clerk *clerk, const struct loop_options *options)

@@ -17,6 +17,7 @@ struct clerk {
     struct skv_client *client;
     struct linear_history *history; /* NULL: none */
     uint32_t in_flight;
+    uint32_t timeout_ms; /* of its operations; where it is short they may end without success */
 };
 
 void clerk_open(struct clerk *clerk, struct cluster *cluster, struct linear_history *history);
@@ -61,6 +62,7 @@ struct loop_options {
     size_t padding_bytes; /* not 0: now and then a put of so many bytes to a key beside, so that the
                              log grows */
     uint32_t padding_one_in;
+    bool deletes;          /* among the operations on random keys */
     uint64_t pause_min_ns; /* between two operations */
     uint64_t pause_max_ns;
 };
@@ -72,14 +74,14 @@ struct loop {
     struct loop_options options;
     bool stopping;
     bool ended;
-    bool first_done;
-    uint32_t appended; /* with success, by this client */
-    uint64_t count;
+    bool begun;
+    enum skv_op op;    /* under way, or the last */
+    uint64_t issued;   /* operations */
+    uint32_t appended; /* with success, to its own key */
     uint64_t slowest_ns;
-    struct buf last; /* what its own key holds */
-    struct buf next; /* what is being appended */
-    bool appending;
     uint64_t started_ns;
+    struct buf last; /* what its own key holds */
+    struct buf next; /* what is being written */
 };
 void loop_start(struct loop *loop, struct clerk *clerk, const struct loop_options *options);
 void loop_stop(struct loop *loop); /* after the operation under way */

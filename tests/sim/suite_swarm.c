@@ -14,7 +14,11 @@
 
 enum {
     SHARDS = 10,
-    CLIENTS = 8,
+    CLIENTS = 5,
+    LOOPS_PER_CLIENT = 2, /* so that several commands of one session are under way */
+    LOOPS = CLIENTS * LOOPS_PER_CLIENT,
+    HASTY_CLIENTS =
+        2, /* whose operations have little time: what they say of the outcome must be true */
     KEYS = 12,
     DRIFT_PERCENT = 30,
     FLUSH_BYTES = 16 * 1024,
@@ -34,7 +38,7 @@ struct storm {
     struct cluster *cluster;
     struct linear_history *history;
     struct clerk clerks[CLIENTS];
-    struct loop loops[CLIENTS];
+    struct loop loops[LOOPS];
     struct admin_change change;
     bool changing;
     bool joined[CLUSTER_GROUPS_MAX];
@@ -82,8 +86,11 @@ static void change_config(struct storm *storm)
 
 static void crash_something(struct storm *storm)
 {
-    if (sim_between(0, 3) == 0) {
+    uint64_t dice = sim_between(0, 4);
+    if (dice == 0) {
         group_crash(any_group(storm));
+    } else if (dice == 1) {
+        server_stop(any_server(storm));
     } else {
         server_crash(any_server(storm));
     }
@@ -200,34 +207,40 @@ static void begin(struct storm *storm)
     if (storm->large) {
         fill_large(storm);
     }
-    for (uint32_t i = 0; i < CLIENTS; i++) {
+    for (uint32_t i = 0; i < HASTY_CLIENTS; i++) {
+        storm->clerks[i].timeout_ms = (uint32_t)sim_between(50, 2000);
+    }
+    for (uint32_t i = 0; i < LOOPS; i++) {
         struct loop_options loop = {.number = i,
                                     .key_count = KEYS,
+                                    .deletes = true,
                                     .padding_bytes =
                                         storm->large ? LARGE_PADDING_BYTES : PADDING_BYTES,
                                     .padding_one_in = storm->large ? 50 : 5,
                                     .pause_min_ns = 0,
                                     .pause_max_ns = (storm->large ? 100 : 10) * SIM_MS};
-        loop_start(&storm->loops[i], &storm->clerks[i], &loop);
+        loop_start(&storm->loops[i], &storm->clerks[i % CLIENTS], &loop);
     }
 }
 
 static void end(struct storm *storm)
 {
-    for (uint32_t i = 0; i < CLIENTS; i++) {
+    for (uint32_t i = 0; i < LOOPS; i++) {
         loop_stop(&storm->loops[i]);
     }
     sim_heal();
     sim_world()->net = sim_net_reliable();
     start_everything(storm);
-    loops_wait(storm->loops, CLIENTS, CALM_NS);
+    loops_wait(storm->loops, LOOPS, CALM_NS);
     if (storm->changing) {
         bool ended = admin_wait(&storm->change, CALM_NS);
         SIM_CHECK(ended);
     }
     cluster_wait_settled(storm->cluster, CALM_NS);
-    for (uint32_t i = 0; i < CLIENTS; i++) {
+    for (uint32_t i = 0; i < LOOPS; i++) {
         loop_deinit(&storm->loops[i]);
+    }
+    for (uint32_t i = 0; i < CLIENTS; i++) {
         clerk_close(&storm->clerks[i]);
     }
     cluster_destroy(storm->cluster);
