@@ -332,11 +332,13 @@ struct read_job {
 
 static void serve_groups(struct read_job *job, int error)
 {
-    uint64_t applied = job->base.replica->apply.applied;
+    /* On the apply worker when there is no error; refusals come from the loop too, which must not look at what it applied. */
+    const struct replica *replica = job->base.replica;
     while (job->groups != NULL) {
         struct read_group *group = job->groups;
         job->groups = group->next;
-        int verdict = error == ERR_OK && applied < group->index ? ERR_NOT_LEADER : error;
+        bool too_early = error == ERR_OK && replica->apply.applied < group->index;
+        int verdict = too_early ? ERR_NOT_LEADER : error;
         replica__read_group_serve(group, verdict);
     }
 }
