@@ -59,6 +59,7 @@ struct group *router__group_get(struct router *router, uint64_t id)
     group->id = id;
     group->timer.kind = TIMER_GROUP;
     group->reads_max = BLOCK_OPERATIONS_MAX;
+    group->patience_ns = ROUTER_PATIENCE_MIN_NS;
     group->turn = (uint32_t)rng_below(&router->rng, GROUP_REPLICAS_MAX);
     router->groups[place] = group;
     router->group_count++;
@@ -176,6 +177,21 @@ void router__group_answered(struct group *group)
 {
     group->hops = 0;
     group->rests = 0;
+}
+
+void router__group_heard(struct group *group, uint64_t latency_ns)
+{
+    uint64_t wanted_ns = latency_ns > ROUTER_PATIENCE_MAX_NS / ROUTER_PATIENCE_FACTOR
+                             ? ROUTER_PATIENCE_MAX_NS
+                             : latency_ns * ROUTER_PATIENCE_FACTOR;
+    if (wanted_ns < ROUTER_PATIENCE_MIN_NS) {
+        wanted_ns = ROUTER_PATIENCE_MIN_NS;
+    }
+    if (wanted_ns > group->patience_ns) {
+        group->patience_ns = wanted_ns;
+    } else {
+        group->patience_ns -= (group->patience_ns - wanted_ns) / 8;
+    }
 }
 
 void router__group_declined(struct router *router, struct group *group, uint64_t epoch,
@@ -404,6 +420,24 @@ static void pack(struct router *router, uint32_t kind, uint32_t count, uint64_t 
     ASSERT_CMP(router->block.size, <=, BLOCK_BYTES_MAX);
 }
 
+/* Until when the batch waits. Never less long than another on its connection: running out of
+ * patience with this one would end the other, too. */
+static uint64_t answer_deadline(const struct batch *batch, uint32_t timeouts, uint64_t now_ns)
+{
+    uint64_t patience_ns = ROUTER_PATIENCE_MIN_NS << (timeouts > 3 ? 3 : timeouts);
+    if (patience_ns < batch->group->patience_ns) {
+        patience_ns = batch->group->patience_ns;
+    }
+    if (patience_ns > ROUTER_PATIENCE_MAX_NS) {
+        patience_ns = ROUTER_PATIENCE_MAX_NS;
+    }
+    uint64_t deadline_ns = now_ns + patience_ns;
+    for (const struct batch *at = batch->endpoint->batches; at != NULL; at = at->next) {
+        deadline_ns = at->timer.at_ns > deadline_ns ? at->timer.at_ns : deadline_ns;
+    }
+    return deadline_ns;
+}
+
 static struct batch *launch(struct router *router, struct group *group, uint32_t kind,
                             uint32_t count, uint64_t now_ns)
 {
@@ -414,6 +448,7 @@ static struct batch *launch(struct router *router, struct group *group, uint32_t
         .group = group,
         .endpoint = group->leader,
         .leader_epoch = group->leader_epoch,
+        .sent_ns = now_ns,
         .kind = kind,
         .count = count,
     };
@@ -426,9 +461,7 @@ static struct batch *launch(struct router *router, struct group *group, uint32_t
         batch->commands[i] = command;
         timeouts = command->timeouts > timeouts ? command->timeouts : timeouts;
     }
-    uint64_t wait_ns = ROUTER_ATTEMPT_NS << (timeouts > 3 ? 3 : timeouts);
-    timers_set(&router->timers, &batch->timer,
-               now_ns + (wait_ns < ROUTER_ATTEMPT_MAX_NS ? wait_ns : ROUTER_ATTEMPT_MAX_NS));
+    timers_set(&router->timers, &batch->timer, answer_deadline(batch, timeouts, now_ns));
     batch->next = batch->endpoint->batches;
     if (batch->next != NULL) {
         batch->next->prev = batch;

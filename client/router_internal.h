@@ -39,13 +39,15 @@ enum {
 #define ROUTER_HOLD_MIN_NS                                                                         \
     (5 * NS_PER_MS) /* first wait of a command whose shard is moving: 5 .. 10 ms */
 #define ROUTER_BACKOFF_MAX_NS (200 * NS_PER_MS)
-#define ROUTER_ATTEMPT_NS                                                                          \
-    (1500 * NS_PER_MS) /* a batch without an answer for so long goes elsewhere */
-#define ROUTER_ATTEMPT_MAX_NS                                                                      \
-    (12 * NS_PER_S) /* ... and twice as long each time, lest an overload feeds itself */
-#define ROUTER_QUERY_MIN_NS (50 * NS_PER_MS) /* between two questions to the controllers */
-#define ROUTER_QUERY_MAX_NS (1 * NS_PER_S)
-#define ROUTER_AGE_NS_MAX   ((COMMAND_AGE_MS_MAX - 60 * 1000) * NS_PER_MS)
+/* A batch without an answer for so long goes elsewhere. Slow is not silent: a group is given a
+ * multiple of what its answers take, and a command twice as long after each time that was too
+ * short, lest an overload feeds itself. */
+#define ROUTER_PATIENCE_MIN_NS (1500 * NS_PER_MS)
+#define ROUTER_PATIENCE_MAX_NS (6 * NS_PER_S)
+#define ROUTER_PATIENCE_FACTOR 4
+#define ROUTER_QUERY_MIN_NS    (50 * NS_PER_MS) /* between two questions to the controllers */
+#define ROUTER_QUERY_MAX_NS    (1 * NS_PER_S)
+#define ROUTER_AGE_NS_MAX      ((COMMAND_AGE_MS_MAX - 60 * 1000) * NS_PER_MS)
 
 enum { TIMER_COMMAND = 1, TIMER_BATCH, TIMER_GROUP };
 
@@ -99,6 +101,7 @@ struct batch {
     struct group *group;
     struct endpoint *endpoint;
     uint64_t leader_epoch; /* of the group when it was sent */
+    uint64_t sent_ns;
     uint32_t kind;
     uint32_t count;
     struct command *commands[]; /* NULL: expired meanwhile */
@@ -122,8 +125,9 @@ struct group {
     struct endpoint *leader; /* believed; NULL: take the next in turn */
     uint64_t leader_epoch;
     uint32_t turn;
-    uint32_t hops;  /* leaders tried since one answered, or since the last rest */
-    uint32_t rests; /* in a row */
+    uint32_t hops;        /* leaders tried since one answered, or since the last rest */
+    uint64_t patience_ns; /* for an answer */
+    uint32_t rests;       /* in a row */
     bool resting;
     struct timer_node timer; /* ends the rest */
     uint32_t flying[ROUTER_KINDS];
@@ -209,6 +213,8 @@ void router__group_declined(struct router *router, struct group *group, uint64_t
 void router__group_rest(struct router *router, struct group *group, uint64_t now_ns);
 void router__group_rested(struct router *router, struct group *group);
 void router__group_answered(struct group *group);
+/* An answer, whatever it says. */
+void router__group_heard(struct group *group, uint64_t latency_ns);
 size_t router__command_bytes(const struct command *command);
 struct op router__command_op(const struct command *command);
 

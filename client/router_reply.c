@@ -387,6 +387,7 @@ void router_reply(struct router *router, uint64_t connection, struct bytes messa
     }
     const char *hint = response.header.has_route ? response.header.route.leader_address : "";
     learn_routes(router, &response);
+    router__group_heard(batch->group, now_ns - batch->sent_ns);
     router__batch_unlink(router, batch);
     if (error != 0) {
         batch_refused(router, batch, error, hint, now_ns);

@@ -129,12 +129,14 @@ static int execute(struct ctl *ctl, enum encoding encoding, enum skv_op op, stru
                    struct bytes value, uint64_t expected)
 {
     struct skv_client *client;
+    uint64_t deadline_ns = ctl_deadline_ns(ctl); /* of all of it: finding the cluster, too */
     int code = ctl_open(ctl, 0, &client);
     if (code != CTL_DONE) {
         return code;
     }
     struct skv_result result = {0};
-    uint64_t ms = ctl->timeout_ns / NS_PER_MS;
+    uint64_t now_ns = clock_now_ns(ctl->clock);
+    uint64_t ms = deadline_ns > now_ns ? (deadline_ns - now_ns) / NS_PER_MS : 0;
     uint32_t timeout_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
     switch (op) {
     case SKV_GET:

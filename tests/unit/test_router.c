@@ -404,6 +404,61 @@ static void test_silent_leader_is_left_and_its_connection_reset(void **state)
     fixture_end(&fixture);
 }
 
+static void test_slow_leader_gets_more_patience_until_it_is_quick_again(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_make();
+    struct flight flight;
+    uint64_t reset;
+    submit(&fixture, OP_GET, 0);
+    take(&fixture, &flight);
+    advance(&fixture, 1400 * MS); /* slow, but in time */
+    answer_all(&fixture, &flight, 0);
+    expect_completion(&fixture, 1, OUTCOME_DONE, 0);
+    assert_int_equal(submit_for(&fixture, OP_PUT, 0, "v", 60 * NS_PER_S), 0);
+    take(&fixture, &flight);
+    advance(&fixture, 5500 * MS); /* four times as long as it took before is waited */
+    assert_false(router_next_reset(fixture.router, &reset));
+    advance(&fixture, 200 * MS);
+    assert_true(router_next_reset(fixture.router, &reset));
+    flight_end(&flight);
+    for (uint32_t i = 0; i < 60; i++) { /* quick answers take the patience down again */
+        take(&fixture, &flight);
+        answer_all(&fixture, &flight, 0);
+        submit(&fixture, OP_GET, 0);
+    }
+    take(&fixture, &flight);
+    advance(&fixture, 1600 * MS);
+    assert_true(router_next_reset(fixture.router, &reset));
+    flight_end(&flight);
+    router_destroy(fixture.router);
+}
+
+static void test_new_batch_does_not_cut_short_the_wait_for_an_older_one(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_make();
+    struct flight put, get;
+    uint64_t reset;
+    assert_int_equal(submit_for(&fixture, OP_PUT, 0, "v", 60 * NS_PER_S), 0);
+    take(&fixture, &put);
+    flight_end(&put);
+    advance(&fixture, 1500 * MS);
+    assert_true(router_next_reset(fixture.router, &reset));
+    take(&fixture, &put); /* its second attempt waits twice as long */
+    submit(&fixture, OP_GET, 0);
+    take(&fixture, &get);
+    assert_int_equal(get.batch.connection, put.batch.connection);
+    advance(&fixture, 2900 * MS);
+    assert_false(router_next_reset(fixture.router, &reset));
+    answer_all(&fixture, &put, 0);
+    expect_completion(&fixture, 1, OUTCOME_DONE, 0);
+    advance(&fixture, 100 * MS);
+    assert_true(router_next_reset(fixture.router, &reset));
+    flight_end(&get);
+    router_destroy(fixture.router);
+}
+
 static void test_nonsense_answer_resets_the_connection(void **state)
 {
     (void)state;
@@ -726,6 +781,8 @@ int main(void)
         cmocka_unit_test(test_deadline_without_answer_is_unknown_for_writes_only),
         cmocka_unit_test(test_batch_not_sent_ends_not_done),
         cmocka_unit_test(test_silent_leader_is_left_and_its_connection_reset),
+        cmocka_unit_test(test_slow_leader_gets_more_patience_until_it_is_quick_again),
+        cmocka_unit_test(test_new_batch_does_not_cut_short_the_wait_for_an_older_one),
         cmocka_unit_test(test_nonsense_answer_resets_the_connection),
         cmocka_unit_test(test_busy_path_makes_larger_blocks_and_ascending_sequences),
         cmocka_unit_test(test_full_blocks_use_all_slots_and_no_more),
