@@ -170,6 +170,7 @@ struct replica {
 
     struct outgoing_snapshot *outgoing; /* offered to the core; newest first */
     bool snapshot_making;
+    uint64_t snapshot_retry_at_tick; /* not before: the last one could not be made */
     /* made, but ahead of what the core knows to be applied */
     struct outgoing_snapshot *snapshot_unoffered;
     struct compaction compaction;

@@ -17,6 +17,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    SNAPSHOT_RETRY_TICKS = 100, /* after one could not be made: the disk is full, most likely */
+};
+
 /* ---- closing --------------------------------------------------------------------------------- */
 
 struct outgoing_job {
@@ -102,12 +106,17 @@ static void make_done(struct replica_job *base)
     struct outgoing_snapshot *out = job->out;
     job->out = NULL;
     replica->snapshot_making = false;
-    if (job->error != ERR_OK || replica->stopping) {
-        if (job->error != ERR_OK) { /* the follower stays behind; it is tried again */
-            log_event(LOG_WARN, "snapshot.make_failed", "group=%" PRIu64 " error=%s",
-                      replica->options.group_id, err_name(job->error));
-        }
+    if (job->error != ERR_OK) { /* the follower stays behind; it is tried again, not at once */
+        log_event(LOG_WARN, "snapshot.make_failed", "group=%" PRIu64 " error=%s",
+                  replica->options.group_id, err_name(job->error));
+        replica->snapshot_retry_at_tick = replica->tick_count + SNAPSHOT_RETRY_TICKS;
+    }
+    if (replica->stopping) {
         outgoing_free(replica, out);
+        return;
+    }
+    if (job->error != ERR_OK) {
+        outgoing_close(replica, out); /* what there is of it takes room on a disk that is full */
         return;
     }
     ASSERT(replica->snapshot_unoffered == NULL);
@@ -282,7 +291,8 @@ void replica__chunk_submit(struct replica *replica, const struct raft_message *m
 void replica__snapshots_tick(struct replica *replica)
 {
     if (replica->status.snapshot_wanted != 0 && !replica->snapshot_making &&
-        replica->snapshot_unoffered == NULL) {
+        replica->snapshot_unoffered == NULL &&
+        replica->tick_count >= replica->snapshot_retry_at_tick) {
         start_making(replica);
     }
     struct outgoing_snapshot **link = &replica->outgoing;

@@ -179,6 +179,42 @@ static void test_snapshot_receiver_disk_full_stops_and_recovers(void **state)
     harness_destroy(harness);
 }
 
+static void count_name(void *context, const char *name)
+{
+    (void)name;
+    (*(size_t *)context)++;
+}
+
+static size_t snapshot_folders(struct harness *harness, uint32_t slot)
+{
+    const struct vfs *vfs = fake_vfs_vfs(harness_disk(harness, slot));
+    size_t count = 0;
+    assert_int_equal(vfs->list(vfs->context, "replica/snapshot", count_name, &count), ERR_OK);
+    return count;
+}
+
+/* A leader without room for a snapshot tries now and then, leaves nothing of what failed, and
+ * succeeds when there is room. */
+static void test_snapshot_sender_disk_full_leaves_nothing_and_tries_again(void **state)
+{
+    (void)state;
+    uint32_t away;
+    struct harness *harness = group_with_one_behind(44, &away);
+    uint32_t leader = (uint32_t)harness_leader(harness);
+    struct fake_vfs *disk = harness_disk(harness, leader);
+    fake_vfs_set_space(disk, fake_vfs_space_used(disk) + 4 * 1024);
+    uint64_t attempts = fake_vfs_count(disk, FAKE_CREATE);
+    assert_int_equal(harness_start(harness, away), ERR_OK);
+    harness_run_for(harness, 10 * SIM_S);
+    assert_int_equal(harness_leader(harness), leader);
+    assert_int_equal(harness_counters(harness)->restores, 0);
+    assert_in_range(fake_vfs_count(disk, FAKE_CREATE) - attempts, 2, 100);
+    assert_true(snapshot_folders(harness, leader) <= 1);
+    fake_vfs_set_space(disk, UINT64_MAX);
+    assert_all_well(harness);
+    harness_destroy(harness);
+}
+
 /* The group goes on writing, more than the log keeps, while the snapshot travels: the receiver
  * catches up all the same. */
 static void test_snapshot_while_writes_go_on_catches_up(void **state)
@@ -194,12 +230,6 @@ static void test_snapshot_while_writes_go_on_catches_up(void **state)
     harness_destroy(harness);
 }
 
-static void count_name(void *context, const char *name)
-{
-    (void)name;
-    (*(size_t *)context)++;
-}
-
 static void test_snapshot_leaves_no_files_behind(void **state)
 {
     (void)state;
@@ -211,10 +241,7 @@ static void test_snapshot_leaves_no_files_behind(void **state)
     assert_true(kv_put_many(harness, "k", KEYS, VALUE_BYTES, LIMIT_NS));
     harness_run_for(harness, 2 * SIM_S);
     for (uint32_t slot = 0; slot < 3; slot++) {
-        const struct vfs *vfs = fake_vfs_vfs(harness_disk(harness, slot));
-        size_t count = 0;
-        assert_int_equal(vfs->list(vfs->context, "replica/snapshot", count_name, &count), ERR_OK);
-        assert_int_equal(count, 0);
+        assert_int_equal(snapshot_folders(harness, slot), 0);
     }
     harness_destroy(harness);
 }
@@ -228,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_snapshot_over_a_bad_network_arrives),
         cmocka_unit_test(test_snapshot_garbled_on_arrival_is_asked_for_anew),
         cmocka_unit_test(test_snapshot_receiver_disk_full_stops_and_recovers),
+        cmocka_unit_test(test_snapshot_sender_disk_full_leaves_nothing_and_tries_again),
         cmocka_unit_test(test_snapshot_while_writes_go_on_catches_up),
         cmocka_unit_test(test_snapshot_leaves_no_files_behind),
     };
