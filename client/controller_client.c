@@ -185,9 +185,11 @@ static int expired_error(struct controller_call *call)
         error = ERR_TIMEOUT;
         (void)snprintf(last, sizeof last, "no answer");
     }
-    const char *what = error == ERR_UNAVAILABLE ? "no controller could be reached at"
-                       : error == ERR_TIMEOUT   ? "no answer in time from the controllers at"
-                                                : "the controllers could not take it, at";
+    const char *what = error == ERR_UNAVAILABLE ? "no server could be reached at"
+                       : error == ERR_TIMEOUT   ? "no answer in time from"
+                       : error == ERR_NOT_LEADER || error == ERR_NO_QUORUM
+                           ? "nobody leads at"
+                           : "nobody could take it at";
     (void)snprintf(call->text, sizeof call->text, "%s %.100s: %.100s", what,
                    call->client->addresses, last[0] != '\0' ? last : err_text(error));
     return error;

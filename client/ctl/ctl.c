@@ -98,7 +98,11 @@ static int say_failure(const struct ctl *ctl, int code, const char *text)
         [CTL_NOT_FOUND] = "not_found",
         [CTL_VERSION_MISMATCH] = "version_mismatch",
         [CTL_UNREACHABLE] = "unreachable",
+        [CTL_NOT_SETTLED] = "not_settled",
     };
+    if (ctl->quiet) {
+        return code;
+    }
     (void)fflush(stdout);
     fprintf(stderr, "error: %s: %s\n", ctl->command, text);
     if (ctl->json) {
@@ -153,6 +157,9 @@ int ctl_fail_error(const struct ctl *ctl, int error, bool read_only, const char 
     if (text == NULL || text[0] == '\0') {
         text = err_text(error);
     }
+    if (error == ERR_UNSUPPORTED && strstr(text, "no such method") != NULL) {
+        return ctl_fail(ctl, code, "these are no controllers: %s (%s)", ctl->controllers, text);
+    }
     if (error == ERR_WRONG_CLUSTER && ctl->cluster != NULL) {
         return ctl_fail(ctl, code, "the servers at %s are not of cluster '%s'", ctl->controllers,
                         ctl->cluster);
@@ -171,12 +178,25 @@ static int need_controllers(const struct ctl *ctl)
     return CTL_DONE;
 }
 
+static int need_tls_files(const struct ctl *ctl)
+{
+    int given = (ctl->tls_ca != NULL) + (ctl->tls_certificate != NULL) + (ctl->tls_key != NULL);
+    if (given != 0 && given != 3) {
+        return ctl_usage(ctl, "--tls-ca, --tls-cert and --tls-key go together: give all three or "
+                              "none");
+    }
+    return CTL_DONE;
+}
+
 int ctl_connect(struct ctl *ctl)
 {
     char why[512] = "";
     int code = need_controllers(ctl);
     if (code != CTL_DONE) {
         return code;
+    }
+    if (need_tls_files(ctl) != CTL_DONE) {
+        return CTL_USAGE;
     }
     struct client_tls_files files = {ctl->tls_ca, ctl->tls_certificate, ctl->tls_key};
     ctl->cluster_id = ctl->cluster != NULL ? cluster_id_of_name(ctl->cluster) : 0;
@@ -206,6 +226,9 @@ int ctl_open(struct ctl *ctl, uint32_t outstanding_max, struct skv_client **out)
     if (code != CTL_DONE) {
         return code;
     }
+    if (need_tls_files(ctl) != CTL_DONE) {
+        return CTL_USAGE;
+    }
     uint64_t timeout_ms = ctl->timeout_ns / NS_PER_MS;
     struct skv_options options = {
         .controllers = ctl->controllers,
@@ -223,8 +246,9 @@ int ctl_open(struct ctl *ctl, uint32_t outstanding_max, struct skv_client **out)
     code = error == SKV_INVALID || error == SKV_IO                  ? CTL_USAGE
            : error == SKV_WRONG_CLUSTER || error == SKV_UNSUPPORTED ? CTL_NOT_DONE
                                                                     : CTL_UNREACHABLE;
-    if (error == SKV_WRONG_CLUSTER) {
-        return ctl_fail_error(ctl, ERR_WRONG_CLUSTER, false, why);
+    if (error == SKV_WRONG_CLUSTER || error == SKV_UNSUPPORTED) {
+        return ctl_fail_error(ctl, error == SKV_UNSUPPORTED ? ERR_UNSUPPORTED : ERR_WRONG_CLUSTER,
+                              false, why);
     }
     return ctl_fail(ctl, code, "%s", why);
 }

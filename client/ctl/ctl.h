@@ -22,6 +22,7 @@ enum ctl_exit {
     CTL_NOT_FOUND = 4,
     CTL_VERSION_MISMATCH = 5,
     CTL_UNREACHABLE = 6,
+    CTL_NOT_SETTLED = 7,
 };
 
 struct ctl {
@@ -32,6 +33,7 @@ struct ctl {
     const char *tls_ca, *tls_certificate, *tls_key;
 
     const char *command; /* for messages */
+    bool quiet;          /* failures are not said: they will be tried again, or do not matter */
     const struct clock *clock;
     uint64_t cluster_id;
     struct rpc *rpc;                      /* made by ctl_connect */

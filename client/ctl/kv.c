@@ -2,9 +2,12 @@
 #include "client/ctl/ctl.h"
 #include "client/ctl/encoding.h"
 
+#include "proto/shard_hash.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define NO_OWNER_QUERY_NS (500 * NS_PER_MS) /* beyond the deadline, for a better word */
 
 struct kv_flags {
     bool hex;
@@ -76,9 +79,43 @@ static int exit_of(const struct skv_result *result)
     }
 }
 
-static int tell_failure(struct ctl *ctl, const struct skv_result *result)
+/* True, and said, when nothing answers because nobody owns the key's shard: that is for a person to
+ * mend. */
+static bool tell_no_owner(struct ctl *ctl, struct bytes key)
+{
+    struct config *config = NULL;
+    bool told = false;
+    uint64_t timeout_ns = ctl->timeout_ns;
+    ctl->timeout_ns = timeout_ns < NO_OWNER_QUERY_NS ? timeout_ns : NO_OWNER_QUERY_NS;
+    ctl->quiet = true;
+    int code = ctl_connect(ctl);
+    if (code == CTL_DONE) {
+        code = ctl_query(ctl, UINT64_MAX, &config);
+    }
+    ctl->quiet = false;
+    ctl->timeout_ns = timeout_ns;
+    if (code == CTL_DONE) {
+        uint32_t shard = shard_of_key(key, config->shard_count);
+        told = config->owners[shard] == 0;
+        if (told) {
+            (void)ctl_fail(ctl, CTL_UNREACHABLE,
+                           "no group owns shard %u, which the key belongs to: shardctl join one",
+                           shard);
+        }
+    }
+    config_free(config);
+    return told;
+}
+
+static int tell_failure(struct ctl *ctl, struct bytes key, const struct skv_result *result)
 {
     int code = exit_of(result);
+    if (code == CTL_UNREACHABLE && result->code == SKV_UNAVAILABLE && tell_no_owner(ctl, key)) {
+        return code;
+    }
+    if (result->code == SKV_TOO_LARGE) {
+        return ctl_fail(ctl, code, "too large: a value has at most %u bytes", SKV_VALUE_BYTES_MAX);
+    }
     if (code == CTL_UNKNOWN) {
         return ctl_fail(ctl, code, "outcome unknown: %s; it may have been executed, or may yet be",
                         skv_code_text(result->code));
@@ -158,7 +195,7 @@ static int execute(struct ctl *ctl, enum encoding encoding, enum skv_op op, stru
     }
     code = exit_of(&result);
     if (code != CTL_DONE) {
-        code = tell_failure(ctl, &result);
+        code = tell_failure(ctl, key, &result);
     } else if (op == SKV_GET) {
         code = print_value(ctl, encoding, key, &result);
     } else if (ctl->json) {

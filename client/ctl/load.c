@@ -29,7 +29,7 @@ struct loader {
     pthread_cond_t ended;
     uint64_t started, done, not_done, unknown;
     uint64_t first_failed_line; /* UINT64_MAX: none */
-    int first_code;
+    char first_why[256];
 };
 
 struct load_row {
@@ -45,7 +45,7 @@ static void interrupt(int signal_number)
     interrupted = 1;
 }
 
-static void note_failure(struct loader *loader, uint64_t line, bool unknown, int code)
+static void note_failure(struct loader *loader, uint64_t line, bool unknown, const char *why)
 {
     if (unknown) {
         loader->unknown++;
@@ -54,7 +54,7 @@ static void note_failure(struct loader *loader, uint64_t line, bool unknown, int
     }
     if (line < loader->first_failed_line) {
         loader->first_failed_line = line;
-        loader->first_code = code;
+        (void)snprintf(loader->first_why, sizeof loader->first_why, "%s", why);
     }
 }
 
@@ -66,7 +66,8 @@ static void row_done(void *context, const struct skv_result *result)
     if (result->outcome == SKV_DONE) {
         loader->done++;
     } else {
-        note_failure(loader, row->line, result->outcome == SKV_UNKNOWN, result->code);
+        note_failure(loader, row->line, result->outcome == SKV_UNKNOWN,
+                     skv_code_text(result->code));
     }
     pthread_cond_signal(&loader->ended);
     pthread_mutex_unlock(&loader->mutex);
@@ -130,7 +131,7 @@ static void start_row(struct loader *loader, const struct jsonl_row *row, uint64
     }
     if (error != SKV_OK) {
         pthread_mutex_lock(&loader->mutex);
-        note_failure(loader, line, false, error);
+        note_failure(loader, line, false, skv_code_text(error));
         pthread_mutex_unlock(&loader->mutex);
         free(context);
     }
@@ -141,7 +142,7 @@ static void bad_line(struct loader *loader, struct progress *progress, uint64_t 
 {
     pthread_mutex_lock(&loader->mutex);
     loader->started++;
-    note_failure(loader, line, false, SKV_INVALID);
+    note_failure(loader, line, false, why);
     uint64_t failures = loader->not_done + loader->unknown;
     pthread_mutex_unlock(&loader->mutex);
     if (failures <= FAILURES_SHOWN_MAX) {
@@ -183,19 +184,30 @@ static uint64_t load_lines(struct loader *loader, uint64_t from, struct progress
     return number;
 }
 
-static int report(struct loader *loader, uint64_t next_line, bool read_failed, double seconds)
+static int report(struct loader *loader, uint64_t next_line, int read_errno, double seconds)
 {
     struct ctl *ctl = loader->ctl;
     bool failed = loader->first_failed_line != UINT64_MAX;
     uint64_t resume = failed ? loader->first_failed_line : next_line;
-    bool complete = !failed && !interrupted && !read_failed;
+    bool complete = !failed && !interrupted && read_errno == 0;
     double rate = seconds > 0 ? (double)loader->done / seconds : 0;
+    char why[320] = "interrupted";
+    if (failed) {
+        (void)snprintf(why, sizeof why, "line %llu: %s", (unsigned long long)resume,
+                       loader->first_why);
+    } else if (read_errno != 0) {
+        (void)snprintf(why, sizeof why, "cannot read the input: %s", strerror(read_errno));
+    }
     if (ctl->json) {
         json_t *json =
-            json_pack("{s:s, s:I, s:I, s:I, s:f}", "outcome", complete ? "done" : "not_done",
+            json_pack("{s:s, s:I, s:I, s:I, s:f}", "outcome",
+                      complete              ? "done"
+                      : loader->unknown > 0 ? "unknown"
+                                            : "not_done",
                       "done", (json_int_t)loader->done, "not_done", (json_int_t)loader->not_done,
                       "unknown", (json_int_t)loader->unknown, "seconds", seconds);
         if (!complete) {
+            (void)json_object_set_new(json, "message", json_string(why));
             (void)json_object_set_new(json, "resume_line", json_integer((json_int_t)resume));
         }
         ctl_print_json(json);
@@ -208,12 +220,7 @@ static int report(struct loader *loader, uint64_t next_line, bool read_failed, d
         return CTL_DONE;
     }
     (void)fflush(stdout);
-    if (failed) {
-        fprintf(stderr, "error: load: line %llu: %s\n", (unsigned long long)resume,
-                skv_code_text(loader->first_code));
-    } else {
-        fprintf(stderr, "error: load: %s\n", read_failed ? "cannot read the input" : "interrupted");
-    }
+    fprintf(stderr, "error: load: %s\n", why);
     fprintf(stderr, "every line before %llu is done; go on with --from-line=%llu\n",
             (unsigned long long)resume, (unsigned long long)resume);
     return loader->unknown > 0 ? CTL_UNKNOWN : CTL_NOT_DONE;
@@ -244,7 +251,7 @@ static int load_file(struct ctl *ctl, const char *path, uint64_t from_line, bool
         uint64_t start_ns = clock_now_ns(ctl->clock);
         struct progress progress = progress_start("rows", start_ns);
         uint64_t next_line = load_lines(&loader, from_line, &progress);
-        bool read_failed = ferror(loader.file) && !interrupted;
+        int read_errno = ferror(loader.file) && !interrupted ? errno : 0;
         bool left = true;
         while (left) { /* ends: every command has its deadline */
             wait_a_moment(&loader);
@@ -256,7 +263,7 @@ static int load_file(struct ctl *ctl, const char *path, uint64_t from_line, bool
         skv_close(loader.client);
         progress_end(&progress);
         double seconds = (double)(clock_now_ns(ctl->clock) - start_ns) / (double)NS_PER_S;
-        code = report(&loader, next_line, read_failed, seconds);
+        code = report(&loader, next_line, read_errno, seconds);
         (void)pthread_cond_destroy(&loader.ended);
         (void)pthread_mutex_destroy(&loader.mutex);
     }

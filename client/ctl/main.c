@@ -53,7 +53,8 @@ static void print_help(FILE *out)
                  "  3  outcome unknown: the deadline passed while it may have been executed\n"
                  "  4  there is no such key, group or config\n"
                  "  5  the key's version is not the expected one\n"
-                 "  6  no server could be reached, or none leads; surely not executed\n");
+                 "  6  no server could be reached, or none leads; surely not executed\n"
+                 "  7  the change is made, but shards were still moving when waiting ended\n");
 }
 
 static const struct command *find_command(const char *name)

@@ -47,15 +47,32 @@ static int group_addresses(struct ctl *ctl, uint64_t group_id, struct buf *out)
 /* True when the group's leader sees the group as it is to be. */
 typedef bool (*reached_fn)(const struct msg_status_response *leader, const void *wanted);
 
-static bool is_reached(struct ctl *ctl, uint64_t group_id, reached_fn reached, const void *wanted)
+/* Why it cannot be, for people; leaves `why` alone when it does not know. */
+typedef void (*explain_fn)(const struct msg_status_response *leader, const void *wanted, char *why,
+                           size_t why_size);
+
+/* What one wants a group to be, and how to tell. */
+struct wish {
+    const void *wanted;
+    reached_fn reached;
+    explain_fn explain;
+};
+
+static bool is_reached(struct ctl *ctl, uint64_t group_id, const struct wish *wish, char *why,
+                       size_t why_size)
 {
     struct view view;
     uint64_t each_ns = ctl->timeout_ns < NS_PER_S ? ctl->timeout_ns : NS_PER_S;
     bool yes = false;
+    ctl->quiet = true;
     if (view_take(ctl, each_ns, &view) == CTL_DONE) {
         const struct view_replica *leader = view_leader(&view, group_id);
-        yes = leader != NULL && reached(leader->status, wanted);
+        yes = leader != NULL && wish->reached(leader->status, wish->wanted);
+        if (leader != NULL && !yes) {
+            wish->explain(leader->status, wish->wanted, why, why_size);
+        }
     }
+    ctl->quiet = false;
     view_deinit(&view);
     return yes;
 }
@@ -65,7 +82,7 @@ static bool is_reached(struct ctl *ctl, uint64_t group_id, reached_fn reached, c
  * is nothing to do: what counts is whether the group is as it was wanted. That makes them harmless
  * to repeat by hand, too. */
 static int call_group(struct ctl *ctl, uint64_t group_id, const char *method, struct buf *request,
-                      reached_fn reached, const void *wanted)
+                      const struct wish *wish)
 {
     struct controller_client *group = NULL;
     struct buf addresses = {0};
@@ -82,7 +99,8 @@ static int call_group(struct ctl *ctl, uint64_t group_id, const char *method, st
         }
         bool looks_done = error == ERR_MEMBERSHIP_BAD || error == ERR_TRANSFER_FAILED ||
                           err_outcome(error) == OUTCOME_UNKNOWN;
-        if (looks_done && is_reached(ctl, group_id, reached, wanted)) {
+        bool already = looks_done && is_reached(ctl, group_id, wish, text, sizeof text);
+        if (already) {
             error = 0;
         }
         if (error != 0) {
@@ -90,7 +108,7 @@ static int call_group(struct ctl *ctl, uint64_t group_id, const char *method, st
         } else if (ctl->json) {
             ctl_print_json(json_pack("{s:s}", "outcome", "done"));
         } else {
-            printf("OK\n");
+            printf(already ? "OK: it is so already\n" : "OK\n");
         }
     }
     controller_client_destroy(group);
@@ -100,15 +118,39 @@ static int call_group(struct ctl *ctl, uint64_t group_id, const char *method, st
     return code;
 }
 
+static const struct msg_member *find_member(const struct msg_status_response *leader, uint64_t id)
+{
+    for (uint32_t i = 0; i < leader->member_count; i++) {
+        if (leader->members[i].id == id) {
+            return &leader->members[i];
+        }
+    }
+    return NULL;
+}
+
+static void explain_membership(const struct msg_status_response *leader, const void *wanted,
+                               char *why, size_t why_size)
+{
+    const struct msg_change_member_request *change = wanted;
+    const struct msg_member *member = find_member(leader, change->id);
+    unsigned long long id = change->id;
+    if (member == NULL && change->kind == MSG_MEMBER_PROMOTE) {
+        (void)snprintf(why, why_size, "replica %llu is not a member; add it first", id);
+    } else if (member != NULL && change->address[0] != '\0' &&
+               strcmp(member->address, change->address) != 0) {
+        (void)snprintf(why, why_size, "replica %llu is a member already, at %s; take a new id", id,
+                       member->address);
+    } else if (member != NULL && change->kind == MSG_MEMBER_ADD_VOTER) {
+        (void)snprintf(why, why_size, "replica %llu is a learner already; promote it", id);
+    } else if (member != NULL && change->kind == MSG_MEMBER_REMOVE) {
+        (void)snprintf(why, why_size, "replica %llu is the only voter", id);
+    }
+}
+
 static bool membership_reached(const struct msg_status_response *leader, const void *wanted)
 {
     const struct msg_change_member_request *change = wanted;
-    const struct msg_member *member = NULL;
-    for (uint32_t i = 0; i < leader->member_count; i++) {
-        if (leader->members[i].id == change->id) {
-            member = &leader->members[i];
-        }
-    }
+    const struct msg_member *member = find_member(leader, change->id);
     switch (change->kind) {
     case MSG_MEMBER_ADD_LEARNER:
         return member != NULL && strcmp(member->address, change->address) == 0;
@@ -128,6 +170,19 @@ static bool transfer_reached(const struct msg_status_response *leader, const voi
 {
     const struct msg_transfer_request *transfer = wanted;
     return transfer->target_id != 0 && leader->leader_id == transfer->target_id;
+}
+
+static void explain_transfer(const struct msg_status_response *leader, const void *wanted,
+                             char *why, size_t why_size)
+{
+    const struct msg_transfer_request *transfer = wanted;
+    const struct msg_member *member = find_member(leader, transfer->target_id);
+    unsigned long long id = transfer->target_id;
+    if (id != 0 && member == NULL) {
+        (void)snprintf(why, why_size, "--to=%llu: there is no such replica in the group", id);
+    } else if (id != 0 && member->learner) {
+        (void)snprintf(why, why_size, "--to=%llu: that replica is a learner; promote it first", id);
+    }
 }
 
 static int list_members(struct ctl *ctl, uint64_t group_id)
@@ -197,6 +252,25 @@ static int parse_member(const struct ctl *ctl, const char *word, bool with_addre
     return CTL_DONE;
 }
 
+/* One server cannot be two replicas. */
+static int check_address(struct ctl *ctl, uint64_t group_id,
+                         const struct msg_change_member_request *change)
+{
+    struct view view;
+    uint64_t each_ns = ctl->timeout_ns < NS_PER_S ? ctl->timeout_ns : NS_PER_S;
+    int code = view_take(ctl, each_ns, &view);
+    const struct view_replica *leader = code == CTL_DONE ? view_leader(&view, group_id) : NULL;
+    for (uint32_t i = 0; leader != NULL && i < leader->status->member_count; i++) {
+        const struct msg_member *member = &leader->status->members[i];
+        if (member->id != change->id && strcmp(member->address, change->address) == 0) {
+            code = ctl_fail(ctl, CTL_NOT_DONE, "%s is the address of replica %llu already",
+                            change->address, (unsigned long long)member->id);
+        }
+    }
+    view_deinit(&view);
+    return code;
+}
+
 static int change_member(struct ctl *ctl, char **words, int count, bool voter)
 {
     struct msg_change_member_request change = {0};
@@ -229,12 +303,15 @@ static int change_member(struct ctl *ctl, char **words, int count, bool voter)
     if (code == CTL_DONE && list) {
         return list_members(ctl, group_id);
     }
+    if (code == CTL_DONE && add) {
+        code = check_address(ctl, group_id, &change);
+    }
     if (code == CTL_DONE) {
         struct buf request = {0};
         change.cluster_id = ctl->cluster_id;
         msg_change_member_request_encode(&change, &request);
-        code = call_group(ctl, group_id, METHOD_ADMIN_CHANGE_MEMBER, &request, membership_reached,
-                          &change);
+        const struct wish wish = {&change, membership_reached, explain_membership};
+        code = call_group(ctl, group_id, METHOD_ADMIN_CHANGE_MEMBER, &request, &wish);
     }
     return code;
 }
@@ -299,8 +376,8 @@ int ctl_transfer(struct ctl *ctl, int argc, char **argv)
             struct buf request = {0};
             transfer.cluster_id = ctl->cluster_id;
             msg_transfer_request_encode(&transfer, &request);
-            code = call_group(ctl, group_id, METHOD_ADMIN_TRANSFER, &request, transfer_reached,
-                              &transfer);
+            const struct wish wish = {&transfer, transfer_reached, explain_transfer};
+            code = call_group(ctl, group_id, METHOD_ADMIN_TRANSFER, &request, &wish);
         }
     }
     free(words);

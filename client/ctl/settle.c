@@ -18,31 +18,57 @@ static void show(const struct settling *settling, bool terminal)
             settling->shards_moving, ctl_size_text(settling->moved_bytes, size),
             settling->groups_behind > 0 ? ", the config is on its way" : "");
     if (settling->groups_silent > 0) {
-        fprintf(stderr, ", %u groups without a leader", settling->groups_silent);
+        fprintf(stderr, ", groups without a leader: %u", settling->groups_silent);
     }
     fprintf(stderr, "%s", terminal ? "" : "\n");
     (void)fflush(stderr);
 }
 
-int settle_wait(struct ctl *ctl, uint64_t timeout_ns)
+/* How it stands; CTL_UNREACHABLE when the controllers could not say, which is said only if `loud`.
+ */
+static int look(struct ctl *ctl, bool loud, struct settling *out)
+{
+    struct view view;
+    ctl->quiet = !loud;
+    int code = view_take(ctl, SETTLE_STATUS_NS, &view);
+    ctl->quiet = false;
+    if (code == CTL_DONE) {
+        *out = view_settling(&view);
+    }
+    view_deinit(&view);
+    return code;
+}
+
+static int give_up(struct ctl *ctl, bool known, const struct settling *settling)
+{
+    if (!known) {
+        return ctl_fail(ctl, CTL_NOT_SETTLED,
+                        "the controllers at %s do not say any more whether "
+                        "shards are moving (shardctl wait)",
+                        ctl->controllers);
+    }
+    return ctl_fail(ctl, CTL_NOT_SETTLED,
+                    "%u shards are still moving, groups without a leader: %u; they go on by "
+                    "themselves (shardctl wait)",
+                    settling->shards_moving, settling->groups_silent);
+}
+
+int settle_wait(struct ctl *ctl, uint64_t timeout_ns, bool reached)
 {
     bool terminal = isatty(STDERR_FILENO) != 0;
     uint64_t deadline_ns = clock_now_ns(ctl->clock) + timeout_ns;
     uint64_t shown_ns = 0;
     for (;;) {
-        struct view view;
-        int code = view_take(ctl, SETTLE_STATUS_NS, &view);
         struct settling settling = {0};
-        if (code == CTL_DONE) {
-            settling = view_settling(&view);
-        }
-        view_deinit(&view);
-        if (code != CTL_DONE) {
+        int code = look(ctl, !reached, &settling);
+        bool known = code == CTL_DONE;
+        if (!known && (!reached || code != CTL_UNREACHABLE)) {
             return code;
         }
+        reached = true; /* from now on, controllers that do not answer are electing a leader */
         uint64_t now_ns = clock_now_ns(ctl->clock);
-        bool over = settling_is_over(&settling);
-        if (terminal || (!over && now_ns - shown_ns >= SETTLE_LINE_NS)) {
+        bool over = known && settling_is_over(&settling);
+        if (known && (terminal || (!over && now_ns - shown_ns >= SETTLE_LINE_NS))) {
             show(&settling, terminal);
             shown_ns = now_ns;
         }
@@ -53,10 +79,7 @@ int settle_wait(struct ctl *ctl, uint64_t timeout_ns)
             return CTL_DONE;
         }
         if (now_ns >= deadline_ns) {
-            return ctl_fail(ctl, CTL_NOT_DONE,
-                            "%u shards are still moving, %u groups have no leader; they go on by "
-                            "themselves (shardctl wait)",
-                            settling.shards_moving, settling.groups_silent);
+            return give_up(ctl, known, &settling);
         }
         struct timespec pause = {.tv_nsec = SETTLE_PAUSE_NS};
         (void)nanosleep(&pause, NULL);
@@ -82,7 +105,7 @@ int ctl_wait(struct ctl *ctl, int argc, char **argv)
     if (ctl_parse(ctl, &spec, argc, argv, words, &count, &code)) {
         code = ctl_connect(ctl);
         if (code == CTL_DONE) {
-            code = settle_wait(ctl, wait_timeout_ns);
+            code = settle_wait(ctl, wait_timeout_ns, false);
         }
         if (code == CTL_DONE) {
             if (ctl->json) {

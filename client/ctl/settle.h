@@ -11,7 +11,9 @@
             "TIME", "How long to wait for shards."                                                 \
     }
 
-/* CTL_DONE, or said already. Shows progress on standard error. */
-int settle_wait(struct ctl *ctl, uint64_t timeout_ns);
+/* CTL_DONE; CTL_NOT_SETTLED at the deadline; what went wrong otherwise: said already. `reached`:
+ * the controllers have answered before, so that their silence is waited out, too. Shows progress on
+ * standard error. */
+int settle_wait(struct ctl *ctl, uint64_t timeout_ns, bool reached);
 
 #endif

@@ -38,7 +38,7 @@ static int change(struct ctl *ctl, const char *method, struct buf *request,
         return ctl_fail_error(ctl, error, false, text);
     }
     if (flags->wait) {
-        int code = settle_wait(ctl, flags->wait_timeout_ns);
+        int code = settle_wait(ctl, flags->wait_timeout_ns, true);
         if (code != CTL_DONE) {
             return code;
         }
@@ -321,9 +321,9 @@ static void print_config(const struct config *config)
 int ctl_query_command(struct ctl *ctl, int argc, char **argv)
 {
     uint64_t number = UINT64_MAX;
+    const char *wanted = "newest";
     const struct flag rows[] = {
-        {"config", FLAG_UINT, &number, 0, 0, false, NULL, "N",
-         "An earlier config; without it the newest."},
+        {"config", FLAG_STRING, &wanted, 0, 0, false, NULL, "N", "The number of an earlier one."},
     };
     const struct ctl_spec spec = {
         .name = "query",
@@ -337,7 +337,12 @@ int ctl_query_command(struct ctl *ctl, int argc, char **argv)
     int count = 0;
     int code = CTL_DONE;
     if (ctl_parse(ctl, &spec, argc, argv, words, &count, &code)) {
-        code = ctl_connect(ctl);
+        if (strcmp(wanted, "newest") != 0 && parse_uint(wanted, &number) != 0) {
+            code = ctl_usage(ctl, "--config=%s: must be a decimal number", wanted);
+        }
+        if (code == CTL_DONE) {
+            code = ctl_connect(ctl);
+        }
         if (code == CTL_DONE) {
             code = ctl_query(ctl, number, &config);
         }

@@ -16,10 +16,24 @@ static uint32_t count_owned(const struct config *config, uint64_t owner)
     return count;
 }
 
-static bool is_moving(const struct msg_shard_status *shard)
+static bool is_moving(const struct config *config, uint64_t group_id,
+                      const struct msg_shard_status *shard)
 {
-    return shard->state == SHARD_PULLING || shard->state == SHARD_FROZEN ||
-           shard->state == SHARD_DROPPING;
+    return (shard->state == SHARD_PULLING || shard->state == SHARD_FROZEN ||
+            shard->state == SHARD_DROPPING) &&
+           !view_shard_is_settled(config, group_id, shard);
+}
+
+/* Shards nobody owns, whose data this group keeps for the next one that joins. */
+static uint32_t count_kept(const struct config *config, uint64_t group_id,
+                           const struct view_replica *leader)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; leader != NULL && i < leader->status->shard_count; i++) {
+        const struct msg_shard_status *shard = &leader->status->shards[i];
+        count += shard->state == SHARD_FROZEN && view_shard_is_settled(config, group_id, shard);
+    }
+    return count;
 }
 
 /* False when the group's leader does not count it: removed, but its server still runs (the config
@@ -77,12 +91,13 @@ static json_t *replicas_json(const struct view *view, uint64_t group_id)
     return array;
 }
 
-static json_t *moving_json(const struct view_replica *leader)
+static json_t *moving_json(const struct config *config, uint64_t group_id,
+                           const struct view_replica *leader)
 {
     json_t *array = json_array();
     for (uint32_t i = 0; leader != NULL && i < leader->status->shard_count; i++) {
         const struct msg_shard_status *shard = &leader->status->shards[i];
-        if (is_moving(shard)) {
+        if (is_moving(config, group_id, shard)) {
             (void)json_array_append_new(
                 array, json_pack("{s:I, s:s, s:I, s:I}", "shard", (json_int_t)shard->shard, "state",
                                  shard_state_name(shard->state), "config",
@@ -113,13 +128,15 @@ static void print_json(const struct ctl *ctl, const struct view *view)
         uint64_t keys;
         uint64_t bytes;
         sizes(leader, &keys, &bytes);
-        (void)json_array_append_new(
-            groups,
-            json_pack("{s:I, s:b, s:I, s:I, s:I, s:s, s:o, s:o}", "id", (json_int_t)group->id,
-                      "departed", group->departed, "shards",
-                      (json_int_t)count_owned(config, group->id), "keys", (json_int_t)keys, "bytes",
-                      (json_int_t)bytes, "leader", leader != NULL ? leader->address : "",
-                      "replicas", replicas_json(view, group->id), "moving", moving_json(leader)));
+        (void)json_array_append_new(groups,
+                                    json_pack("{s:I, s:b, s:I, s:I, s:I, s:s, s:o, s:o, s:I}", "id",
+                                              (json_int_t)group->id, "departed", group->departed,
+                                              "shards", (json_int_t)count_owned(config, group->id),
+                                              "keys", (json_int_t)keys, "bytes", (json_int_t)bytes,
+                                              "leader", leader != NULL ? leader->address : "",
+                                              "replicas", replicas_json(view, group->id), "moving",
+                                              moving_json(config, group->id, leader), "kept",
+                                              (json_int_t)count_kept(config, group->id, leader)));
     }
     struct settling settling = view_settling(view);
     ctl_print_json(json_pack(
@@ -160,7 +177,8 @@ static void print_replicas(const struct view *view, uint64_t group_id, bool cont
     }
 }
 
-static void print_moving(const struct view_replica *leader)
+static void print_moving(const struct config *config, uint64_t group_id,
+                         const struct view_replica *leader)
 {
     enum { SHOWN_MAX = 8 };
     uint32_t shown = 0;
@@ -168,7 +186,7 @@ static void print_moving(const struct view_replica *leader)
     for (uint32_t i = 0; leader != NULL && i < leader->status->shard_count; i++) {
         const struct msg_shard_status *shard = &leader->status->shards[i];
         char size[32];
-        if (!is_moving(shard)) {
+        if (!is_moving(config, group_id, shard)) {
             continue;
         }
         if (shown == SHOWN_MAX) {
@@ -185,6 +203,10 @@ static void print_moving(const struct view_replica *leader)
     if (more > 0) {
         printf("  and %u more shards are moving\n", more);
     }
+    uint32_t kept = count_kept(config, group_id, leader);
+    if (kept > 0) {
+        printf("  keeps %u shards that nobody owns, frozen, until a group is joined\n", kept);
+    }
 }
 
 static void print_tables(const struct ctl *ctl, const struct view *view)
@@ -197,7 +219,7 @@ static void print_tables(const struct ctl *ctl, const struct view *view)
     if (settling_is_over(&settling)) {
         printf("settled\n");
     } else {
-        printf("%u shards moving, %u groups without a leader\n", settling.shards_moving,
+        printf("%u shards moving, groups without a leader: %u\n", settling.shards_moving,
                settling.groups_silent);
     }
     printf("controllers\n");
@@ -218,7 +240,7 @@ static void print_tables(const struct ctl *ctl, const struct view *view)
         }
         printf("%s\n", group->departed ? ", has left" : "");
         print_replicas(view, group->id, false);
-        print_moving(leader);
+        print_moving(config, group->id, leader);
     }
 }
 
@@ -246,12 +268,15 @@ int ctl_status(struct ctl *ctl, int argc, char **argv)
         return code;
     }
     free(words);
+    bool shown = false; /* then --watch goes on without an answer: a leader is being elected */
     code = ctl_connect(ctl);
     while (code == CTL_DONE) {
         struct view view;
         uint64_t each_ns = ctl->timeout_ns < 2 * NS_PER_S ? ctl->timeout_ns : 2 * NS_PER_S;
-        code = view_take(ctl, each_ns, &view);
-        if (code == CTL_DONE) {
+        int taken = view_take(ctl, each_ns, &view);
+        code = watch && shown && taken == CTL_UNREACHABLE ? CTL_DONE : taken;
+        if (taken == CTL_DONE) {
+            shown = true;
             if (watch && !ctl->json && isatty(STDOUT_FILENO)) {
                 printf("\033[H\033[2J");
             }
@@ -304,9 +329,14 @@ int ctl_health(struct ctl *ctl, int argc, char **argv)
     if (code == CTL_DONE) {
         view_ask(ctl, ctl->timeout_ns, &replica, 1);
         if (replica.error != 0) {
-            code = ctl_fail(
-                ctl, replica.error == ERR_WRONG_CLUSTER ? CTL_NOT_DONE : CTL_UNREACHABLE, "%s: %s",
-                replica.address, replica.text[0] != '\0' ? replica.text : err_text(replica.error));
+            bool stranger = replica.error == ERR_WRONG_CLUSTER && ctl->cluster != NULL;
+            code =
+                stranger
+                    ? ctl_fail_error(ctl, replica.error, true, NULL)
+                    : ctl_fail(ctl,
+                               replica.error == ERR_WRONG_CLUSTER ? CTL_NOT_DONE : CTL_UNREACHABLE,
+                               "%s: %s", replica.address,
+                               replica.text[0] != '\0' ? replica.text : err_text(replica.error));
         } else if (replica.status->leader_id == 0) {
             code = ctl_fail(ctl, CTL_NOT_DONE, "%s is a %s and knows no leader", replica.address,
                             replica.status->role);

@@ -201,8 +201,8 @@ const struct view_replica *view_leader(const struct view *view, uint64_t group_i
     return leader;
 }
 
-static bool is_settled_in(const struct config *config, uint64_t group_id,
-                          const struct msg_shard_status *shard)
+bool view_shard_is_settled(const struct config *config, uint64_t group_id,
+                           const struct msg_shard_status *shard)
 {
     bool owner = shard->shard < config->shard_count && config->owners[shard->shard] == group_id;
     switch (shard->state) {
@@ -237,7 +237,7 @@ struct settling view_settling(const struct view *view)
         uint32_t owned = 0;
         for (uint32_t k = 0; k < status->shard_count; k++) {
             const struct msg_shard_status *shard = &status->shards[k];
-            bool settled = is_settled_in(config, group->id, shard);
+            bool settled = view_shard_is_settled(config, group->id, shard);
             serving += settled && shard->state == SHARD_SERVING;
             settling.moved_bytes += shard->state == SHARD_PULLING ? shard->moved_bytes : 0;
             bool leftover = !settled && (shard->shard >= config->shard_count ||

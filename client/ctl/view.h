@@ -32,6 +32,9 @@ const struct view_replica *view_leader(const struct view *view, uint64_t group_i
 void view_ask(struct ctl *ctl, uint64_t timeout_ns, struct view_replica *replicas, size_t count);
 void view_replica_deinit(struct view_replica *replica);
 
+/* Is the shard, as the group's leader says it is, where the config wants it? */
+bool view_shard_is_settled(const struct config *config, uint64_t group_id,
+                           const struct msg_shard_status *shard);
 /* How far the groups are from the config they were given. */
 struct settling {
     uint32_t shards_moving; /* not yet where the newest config wants them, or leftovers not yet
