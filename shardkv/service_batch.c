@@ -3,7 +3,7 @@
  * A block is answered in whatever order it finishes. Blocks without an answer are bounded by number
  * and bytes: over the bound the stream is not read (the client's sends stop at gRPC's window) until
  * half of them are answered. An answer that the stream's send queue has no room for waits here and
- * still counts as unanswered.
+ * still counts as unanswered; when STREAM_BYTES_MAX of answers wait, reads are answered BUSY.
  *
  * A block counts from `message` until its answer was taken by the stream, or the stream is closed.
  */
@@ -35,6 +35,7 @@ struct batch_stream {
     bool closed;
     struct waiting_answer *waiting;
     struct waiting_answer **waiting_end;
+    size_t waiting_bytes;
 };
 
 struct block_call {
@@ -83,6 +84,7 @@ static void answer_send(struct batch_stream *stream, struct buf *bytes, size_t c
         struct waiting_answer *answer = mem_alloc(sizeof *answer);
         *answer = (struct waiting_answer){.bytes = *bytes, .charged_bytes = charged_bytes};
         *bytes = (struct buf){0};
+        stream->waiting_bytes += answer->bytes.size;
         *stream->waiting_end = answer;
         stream->waiting_end = &answer->next;
     } else {
@@ -103,9 +105,11 @@ static void stream_writable(void *context, struct rpc_stream *handle)
     pthread_mutex_lock(&stream->mutex);
     while (stream->waiting != NULL) {
         struct waiting_answer *answer = stream->waiting;
+        size_t size = answer->bytes.size; /* the send takes them */
         if (rpc_stream_send(stream->stream, &answer->bytes) == ERR_BUSY) {
             break; /* writable comes again */
         }
+        stream->waiting_bytes -= size;
         stream->waiting = answer->next;
         if (stream->waiting == NULL) {
             stream->waiting_end = &stream->waiting;
@@ -192,11 +196,24 @@ static void write_done(void *context, int error, struct raft_position position, 
     call_finish(context, error, result);
 }
 
+/* A small question may have a large answer, so a client that asks and does not read is told BUSY.
+ */
+static int check_answers_read(struct batch_stream *stream)
+{
+    pthread_mutex_lock(&stream->mutex);
+    size_t bytes = stream->waiting_bytes;
+    pthread_mutex_unlock(&stream->mutex);
+    return bytes < STREAM_BYTES_MAX ? 0 : ERR_BUSY;
+}
+
 /* Apply thread. */
 static void read_serve(void *context, int error)
 {
     struct block_call *call = context;
     struct buf answer = {0};
+    if (error == 0) {
+        error = check_answers_read(call->stream);
+    }
     if (error == 0) {
         error = store_failure_stop(
             kv_machine_read(call->stream->service->options.machine, call->block, &answer), "get");
@@ -334,6 +351,7 @@ static void stream_closed(void *context, struct rpc_stream *handle, int error, c
         free(answer);
     }
     stream->waiting_end = &stream->waiting;
+    stream->waiting_bytes = 0;
     pthread_mutex_unlock(&stream->mutex);
     stream_unref(stream);
 }

@@ -20,6 +20,7 @@
 #include "shardkv/move_service.h"
 #include "shardkv/service.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -727,6 +728,83 @@ static void test_kv_service_batch_many_in_flight_are_all_answered_once(void **st
     buf_deinit(&block);
 }
 
+/* A client that asks and does not read. */
+struct slow_reader {
+    struct waiter waiter; /* first: on_closed takes it */
+    atomic_bool reading;
+    uint32_t ok;
+    uint32_t busy;
+};
+
+static bool slow_message(void *context, struct rpc_stream *stream, struct bytes message,
+                         struct blob *owner)
+{
+    (void)stream;
+    (void)owner;
+    struct slow_reader *reader = context;
+    struct msg_batch_response response;
+    assert_int_equal(msg_batch_response_decode(message, &response), 0);
+    reader->ok += response.header.error == 0;
+    reader->busy += response.header.error == ERR_BUSY;
+    msg_batch_response_deinit(&response);
+    waiter_add(&reader->waiter, 0, BYTES_EMPTY);
+    return atomic_load(&reader->reading);
+}
+
+static void test_kv_service_batch_answers_nobody_reads_are_bounded(void **state)
+{
+    struct fixture *fixture = *state;
+    enum { BLOCKS = STREAM_BLOCKS_MAX - 1, VALUE_SIZE = 1024 * 1024 };
+    const char *key = key_in(2);
+    char *value = mem_alloc(VALUE_SIZE + 1);
+    memset(value, 'v', VALUE_SIZE);
+    value[VALUE_SIZE] = '\0';
+    const struct msg_request_header header = {.cluster_id = CLUSTER};
+    assert_int_equal(put(fixture, &header, key, value).header.error, 0);
+    free(value);
+    struct slow_reader reader = {0};
+    const struct rpc_stream_events events = {.message = slow_message, .closed = on_closed};
+    struct rpc_stream *stream = NULL;
+    waiter_init(&reader.waiter);
+    atomic_init(&reader.reading, false);
+    assert_int_equal(rpc_stream_open(fixture->channel, METHOD_KV_BATCH, &events, &reader,
+                                     64 * 1024 * 1024, &stream),
+                     0);
+    struct buf block = {0};
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        buf_clear(&block);
+        block_put_header(&block, &(struct block_header){.count = 1});
+        put_op(&block, OP_GET, 0, key, "");
+        send_block(stream, i, true, &block);
+    }
+    /* The last block is a delete, which is applied after all the reads were served. */
+    buf_clear(&block);
+    block_put_header(&block, &(struct block_header){.count = 1});
+    put_op(&block, OP_DELETE, 0, key, "");
+    send_block(stream, BLOCKS, false, &block);
+    buf_deinit(&block);
+    uint64_t end_ns = now_ns() + LIMIT_NS;
+    bool gone = false;
+    while (!gone) {
+        struct buf request = {0};
+        struct buf reply = {0};
+        struct msg_get_response got;
+        msg_get_request_encode(&(struct msg_get_request){.key = bytes_of_string(key)}, &request);
+        call(fixture, METHOD_KV_GET, &request, &reply);
+        assert_int_equal(msg_get_response_decode(buf_view(&reply), &got), 0);
+        gone = got.header.error == ERR_NOT_FOUND;
+        buf_deinit(&reply);
+        assert_true(now_ns() < end_ns);
+    }
+    atomic_store(&reader.reading, true);
+    rpc_stream_resume(stream);
+    waiter_wait(&reader.waiter, BLOCKS + 1);
+    assert_int_equal(reader.ok + reader.busy, BLOCKS + 1);
+    /* What the stream queues, what waits behind it, and what gRPC took. */
+    assert_in_range(reader.ok, 2, (32 + 32 + 16) * 1024 * 1024 / VALUE_SIZE);
+    close_batch(stream, &reader.waiter);
+}
+
 static void test_kv_service_batch_closed_with_blocks_under_way_leaves_nothing(void **state)
 {
     struct fixture *fixture = *state;
@@ -824,6 +902,7 @@ int main(void)
         SERVICE_TEST(test_kv_service_batch_answers_each_operation_and_routes_the_refused),
         SERVICE_TEST(test_kv_service_batch_bad_blocks_are_refused_whole),
         SERVICE_TEST(test_kv_service_batch_many_in_flight_are_all_answered_once),
+        SERVICE_TEST(test_kv_service_batch_answers_nobody_reads_are_bounded),
         SERVICE_TEST(test_kv_service_batch_closed_with_blocks_under_way_leaves_nothing),
         SERVICE_TEST(test_kv_service_move_verbs_are_fenced_and_answered),
     };
