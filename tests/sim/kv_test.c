@@ -117,7 +117,7 @@ void kv_test_run(const struct kv_test *test)
     struct run *run = mem_calloc(1, sizeof *run);
     run->test = test;
     run->cluster = kv_cluster(test->servers, test->unreliable, test->snapshots);
-    run->history = linear_create();
+    run->history = linear_create(true);
     for (uint32_t i = 0; i < test->clients; i++) {
         clerk_open(&run->clerks[i], run->cluster, run->history);
     }

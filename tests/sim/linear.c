@@ -13,7 +13,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MEMO_BYTES_MAX = 512 * 1024 * 1024 };
+enum {
+    MEMO_BYTES_MAX = 512 * 1024 * 1024,
+    STEPS_MAX = 50 * 1000 * 1000,
+    TEXT_BYTES_MIN = 4, /* of a write that is looked for in what gets show */
+};
 
 /* A string: length and sum of byte * BASE^i modulo a prime near 2^61, most significant byte first.
  */
@@ -26,14 +30,17 @@ struct operation {
     char *key;
     enum linear_kind kind;
     struct state value;
+    uint8_t *text; /* NULL unless the history is of distinct writes */
     uint64_t called_ns;
     uint64_t returned_ns;
+    bool dropped;
 };
 
 struct linear_history {
     struct operation *operations;
     size_t count;
     size_t capacity;
+    bool distinct;
 };
 
 #define PRIME ((UINT64_C(1) << 61) - 1)
@@ -85,15 +92,18 @@ static bool state_equal(struct state a, struct state b)
 
 /* ---- history ---- */
 
-struct linear_history *linear_create(void)
+struct linear_history *linear_create(bool distinct)
 {
-    return mem_calloc(1, sizeof(struct linear_history));
+    struct linear_history *history = mem_calloc(1, sizeof *history);
+    history->distinct = distinct;
+    return history;
 }
 
 void linear_destroy(struct linear_history *history)
 {
     for (size_t i = 0; i < history->count; i++) {
         free(history->operations[i].key);
+        free(history->operations[i].text);
     }
     free(history->operations);
     free(history);
@@ -110,11 +120,13 @@ void linear_add(struct linear_history *history, const char *key, enum linear_kin
         history->operations =
             mem_realloc(history->operations, history->capacity * sizeof history->operations[0]);
     }
-    history->operations[history->count++] = (struct operation){.key = mem_strdup(key),
-                                                               .kind = kind,
-                                                               .value = state_of(value, size),
-                                                               .called_ns = called_ns,
-                                                               .returned_ns = returned_ns};
+    history->operations[history->count++] =
+        (struct operation){.key = mem_strdup(key),
+                           .kind = kind,
+                           .value = state_of(value, size),
+                           .text = history->distinct ? mem_dup(value, size) : NULL,
+                           .called_ns = called_ns,
+                           .returned_ns = returned_ns};
 }
 
 size_t linear_count(const struct linear_history *history)
@@ -153,7 +165,9 @@ struct search {
     size_t words;
     struct memo **buckets;
     size_t bucket_count;
+    size_t memo_count;
     size_t memo_bytes;
+    size_t steps;
     struct choice *choices;
     size_t choice_count;
     size_t deepest;         /* most operations that took effect */
@@ -244,12 +258,34 @@ static uint64_t hash_done(const struct search *search)
     return hash;
 }
 
+static struct memo **bucket_of(const struct search *search, uint64_t done_hash, struct state state)
+{
+    return &search->buckets[(done_hash ^ state.hash ^ state.size) % search->bucket_count];
+}
+
+static void memo_grow(struct search *search)
+{
+    struct memo **old = search->buckets;
+    size_t old_count = search->bucket_count;
+    search->bucket_count = 4 * old_count + 1;
+    search->buckets = mem_calloc(search->bucket_count, sizeof(struct memo *));
+    for (size_t i = 0; i < old_count; i++) {
+        while (old[i] != NULL) {
+            struct memo *memo = old[i];
+            old[i] = memo->next;
+            struct memo **bucket = bucket_of(search, memo->done_hash, memo->state);
+            memo->next = *bucket;
+            *bucket = memo;
+        }
+    }
+    free(old);
+}
+
 /* True when it is new. */
 static bool memo_enter(struct search *search, struct state state)
 {
     uint64_t hash = hash_done(search);
-    struct memo **bucket =
-        &search->buckets[(hash ^ state.hash ^ state.size) % search->bucket_count];
+    struct memo **bucket = bucket_of(search, hash, state);
     size_t bytes = search->words * sizeof(uint64_t);
     for (const struct memo *memo = *bucket; memo != NULL; memo = memo->next) {
         if (memo->done_hash == hash && state_equal(memo->state, state) &&
@@ -264,6 +300,10 @@ static bool memo_enter(struct search *search, struct state state)
     memcpy(memo->done, search->done, bytes);
     *bucket = memo;
     search->memo_bytes += sizeof *memo + bytes;
+    search->memo_count++;
+    if (search->memo_count > search->bucket_count) {
+        memo_grow(search);
+    }
     return true;
 }
 
@@ -301,7 +341,7 @@ static enum linear_verdict search_run(struct search *search)
     struct state state = {0, 0};
     struct event *at = search->head.next;
     while (search->head.next != NULL) {
-        if (search->memo_bytes > MEMO_BYTES_MAX) {
+        if (search->memo_bytes > MEMO_BYTES_MAX || ++search->steps > STEPS_MAX) {
             return LINEAR_GAVE_UP;
         }
         if (at->is_call) {
@@ -370,6 +410,56 @@ static enum linear_verdict check_key(const struct operation *operations, size_t 
     return verdict;
 }
 
+/* ---- unknown outcomes ---- */
+
+static bool shows(const struct operation *get, const struct operation *write)
+{
+    return memmem(get->text, get->value.size, write->text, write->value.size) != NULL;
+}
+
+/* See linear_create. The operations of one key. */
+static void settle_unknown(struct operation *operations, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct operation *write = &operations[i];
+        if (write->returned_ns != LINEAR_NEVER || write->value.size < TEXT_BYTES_MIN) {
+            continue;
+        }
+        write->dropped = true;
+        for (size_t j = 0; j < count; j++) {
+            const struct operation *get = &operations[j];
+            if (get->kind == LINEAR_GET && get->returned_ns < write->returned_ns &&
+                shows(get, write)) {
+                write->returned_ns = get->returned_ns;
+                write->dropped = false;
+            }
+        }
+    }
+}
+
+static size_t remove_dropped(struct operation *operations, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++) {
+        if (!operations[i].dropped) { /* those dropped go behind, to be freed with the rest */
+            struct operation swapped = operations[kept];
+            operations[kept++] = operations[i];
+            operations[i] = swapped;
+        }
+    }
+    return kept;
+}
+
+static bool has_get(const struct operation *operations, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (operations[i].kind == LINEAR_GET) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static int by_key(const void *a, const void *b)
 {
     const struct operation *x = a;
@@ -392,7 +482,14 @@ enum linear_verdict linear_check(struct linear_history *history, char *why, size
         while (to < history->count && strcmp(operations[to].key, operations[from].key) == 0) {
             to++;
         }
-        verdict = check_key(operations + from, to - from, why, why_size);
+        size_t count = to - from;
+        if (history->distinct) {
+            settle_unknown(operations + from, count);
+            count = remove_dropped(operations + from, count);
+        }
+        if (has_get(operations + from, count)) { /* otherwise every order will do */
+            verdict = check_key(operations + from, count, why, why_size);
+        }
         from = to;
     }
     return verdict;

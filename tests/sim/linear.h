@@ -18,9 +18,13 @@ enum linear_kind { LINEAR_GET = 1, LINEAR_PUT, LINEAR_APPEND };
 
 struct linear_history;
 
-struct linear_history *linear_create(void); /* gives */
+/* `distinct`: no text of a write occurs in the value of its key but by that write. Then a write of
+ * unknown outcome that no get shows may be left out (whoever overwrote it hid it for good), and one
+ * that is shown took effect before that get returned: without this, many unknown outcomes make the
+ * search endless. gives */
+struct linear_history *linear_create(bool distinct);
 void linear_destroy(struct linear_history *history);
-/* `value`: of a get what was answered ("" for absent), otherwise the argument. Copied as a hash. */
+/* `value`: of a get what was answered ("" for absent), otherwise the argument. Copied. */
 void linear_add(struct linear_history *history, const char *key, enum linear_kind kind,
                 const void *value, size_t size, uint64_t called_ns, uint64_t returned_ns);
 size_t linear_count(const struct linear_history *history);

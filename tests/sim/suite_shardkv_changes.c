@@ -172,7 +172,7 @@ static void unreliable_3(void)
 {
     struct shard_test *test = shard_test_open(
         &(struct shard_test_options){.keys = 0, .unreliable = true, .snapshots = true});
-    struct linear_history *history = linear_create();
+    struct linear_history *history = linear_create(true);
     struct clerk clerks[KEYS];
     struct loop loops[KEYS];
     (void)cluster_join_one(test->cluster, 100);

@@ -200,7 +200,7 @@ static void begin(struct storm *storm)
     sim_world()->drift_percent = DRIFT_PERCENT;
     storm->cluster = cluster_create(&options);
     storm->joined[0] = true;
-    storm->history = linear_create();
+    storm->history = linear_create(true);
     for (uint32_t i = 0; i < CLIENTS; i++) {
         clerk_open(&storm->clerks[i], storm->cluster, storm->history);
     }
