@@ -111,7 +111,8 @@ static const struct shard_record *record_of(const struct oracle *oracle, uint64_
     return NULL;
 }
 
-/* Install: the source froze under the same config, and what it had then is what is here now. */
+/* Install: the source froze under the same config, and all that it had then is here now; what was
+ * written behind the Install in the same batch is here too. */
 static void check_install(const struct oracle *oracle, const struct group_view *view,
                           uint32_t shard, const struct shard_record *from,
                           const struct shard_record *to)
@@ -119,7 +120,7 @@ static void check_install(const struct oracle *oracle, const struct group_view *
     const struct shard_record *source = record_of(oracle, from->peer_group, shard);
     bool frozen = source != NULL && source->state == SHARD_FROZEN && source->number == to->number &&
                   source->peer_group == view->group->id;
-    if (!frozen || source->version != to->version) {
+    if (!frozen || to->version < source->version) {
         SIM_FAIL("group %llu installed shard %u of config %llu at version %llu, while its source "
                  "%llu is "
                  "%s under config %llu at version %llu",

@@ -5,8 +5,8 @@
  *   - at most one group serves a shard: what a group's furthest replica shows as SERVING, no other
  *     group's furthest replica may
  *   - a shard's config number never goes back in one group; nothing is written to a frozen shard
- *   - a shard is installed only while its source holds it frozen, under the same config, at the
- *     same version; and dropped only after it was installed
+ *   - a shard is installed only while its source holds it frozen, under the same config, and no
+ *     older than there; and dropped only after it was installed
  *
  * and at the end, when all is quiet: replicas of a group that applied the same position hold the
  * same state. One cluster at a time. */
