@@ -265,8 +265,10 @@ void core__on_prevote_reply(struct raft_core *core, const struct raft_message *m
 
 void core__on_vote_reply(struct raft_core *core, const struct raft_message *message)
 {
-    if (core->state == RAFT_CANDIDATE && message->term == core->term &&
-        vote_record(core, message->from, !message->reject)) {
+    bool fits = core->state == RAFT_CANDIDATE && message->term == core->term;
+    /* Nobody was asked before our own vote is durable: whatever comes earlier waits for it. */
+    if (fits && vote_record(core, message->from, !message->reject) &&
+        core->durable_term == core->term) {
         count_votes(core);
     }
 }
