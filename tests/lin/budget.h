@@ -1,4 +1,5 @@
-/* What a check may use. Counted here, asked by whoever is about to use more; once spent, spent for all. */
+/* What a check may use. Counted here, asked by whoever is about to use more; once spent, spent for
+ * all. */
 #ifndef TESTS_LIN_BUDGET_H
 #define TESTS_LIN_BUDGET_H
 

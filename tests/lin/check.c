@@ -47,7 +47,8 @@ static struct lin_budget budget_of(const struct lin_limits *limits, uint64_t hel
     if (limits->clock != NULL && limits->time_ns > 0) {
         uint64_t now = clock_now_ns(limits->clock);
         budget.clock = limits->clock;
-        budget.deadline_ns = limits->time_ns > UINT64_MAX - now ? UINT64_MAX : now + limits->time_ns;
+        budget.deadline_ns =
+            limits->time_ns > UINT64_MAX - now ? UINT64_MAX : now + limits->time_ns;
     }
     return budget;
 }
@@ -102,7 +103,8 @@ enum lin_verdict lin_check(struct lin_history *history, const struct lin_limits 
         } else if (verdict == LIN_UNKNOWN) {
             note_unknown(result, first, ranges[i].count, &info, budget.spent);
             if (budget.spent == LIN_SPENT_MEMORY) {
-                budget.spent = LIN_SPENT_NOTHING; /* it was given back: the next key has it all again */
+                budget.spent =
+                    LIN_SPENT_NOTHING; /* it was given back: the next key has it all again */
             }
         }
     }

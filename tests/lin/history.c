@@ -1,4 +1,5 @@
-/* See history.h. Keys and values live in chunks that never move, so that an operation may point at them. */
+/* See history.h. Keys and values live in chunks that never move, so that an operation may point at
+ * them. */
 #include "lin/history.h"
 
 #include "base/assert.h"
@@ -117,8 +118,7 @@ size_t lin_history_count(const struct lin_history *history)
 uint64_t lin_history_bytes(const struct lin_history *history)
 {
     /* What sorting takes counts as if it were there: it will be. */
-    return history->chunk_bytes +
-           (history->capacity + history->count) * sizeof(struct lin_op) +
+    return history->chunk_bytes + (history->capacity + history->count) * sizeof(struct lin_op) +
            history->count * sizeof(struct entry);
 }
 

@@ -121,10 +121,11 @@ static int add_call(struct process *process, const struct lin_event *event, char
                         kind_name(event->kind));
     }
     if (event->has_expected && (event->expected > 0) != event->from.present) {
-        return complain(message, size,
-                        "\"expected\" is %" PRIu64
-                        " and the value to replace is %s; 0 goes with null, any other with a string",
-                        event->expected, event->from.present ? "a string" : "null");
+        return complain(
+            message, size,
+            "\"expected\" is %" PRIu64
+            " and the value to replace is %s; 0 goes with null, any other with a string",
+            event->expected, event->from.present ? "a string" : "null");
     }
     keep_call(process, event);
     return ERR_OK;
@@ -187,7 +188,8 @@ static int add_return(struct lin_builder *builder, struct process *process,
     }
     if (event->kind != call->kind || !bytes_equal(event->key, call->key)) {
         return complain(message, size,
-                        "process %" PRIu64 " returns from %s of \"%.*s\"; its open call is line %" PRIu64
+                        "process %" PRIu64
+                        " returns from %s of \"%.*s\"; its open call is line %" PRIu64
                         ", %s of \"%.*s\"",
                         event->process, kind_name(event->kind), (int)event->key.size,
                         (const char *)event->key.data, call->line, kind_name(call->kind),
@@ -224,17 +226,16 @@ int lin_builder_add(struct lin_builder *builder, const struct lin_event *event, 
     struct process *process = process_of(builder, event->process);
     if (event->time_ns < process->last_ns) {
         return complain(message, message_size,
-                        "\"time\" is %" PRIu64 ", but process %" PRIu64
-                        " was at %" PRIu64 " already; a process's times never go back",
+                        "\"time\" is %" PRIu64 ", but process %" PRIu64 " was at %" PRIu64
+                        " already; a process's times never go back",
                         event->time_ns, event->process, process->last_ns);
     }
     if (event->time_ns >= LIN_NEVER) {
         return complain(message, message_size, "\"time\" is too large");
     }
     process->last_ns = event->time_ns;
-    return event->type == LIN_INVOKE
-               ? add_call(process, event, message, message_size)
-               : add_return(builder, process, event, message, message_size);
+    return event->type == LIN_INVOKE ? add_call(process, event, message, message_size)
+                                     : add_return(builder, process, event, message, message_size);
 }
 
 void lin_builder_finish(struct lin_builder *builder)

@@ -1,5 +1,5 @@
-/* The text of events; see history_json.h. Everything in a file comes from outside: each field is checked, and an error says
- * what stands there and what would be right. */
+/* The text of events; see history_json.h. Everything in a file comes from outside: each field is
+ * checked, and an error says what stands there and what would be right. */
 #include "lin/history_json.h"
 
 #include <errno.h>
@@ -9,10 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const type_names[] = {[LIN_INVOKE] = "invoke",
-                                         [LIN_OK] = "ok",
-                                         [LIN_FAIL] = "fail",
-                                         [LIN_INFO] = "info"};
+static const char *const type_names[] = {
+    [LIN_INVOKE] = "invoke", [LIN_OK] = "ok", [LIN_FAIL] = "fail", [LIN_INFO] = "info"};
 static const char *const kind_names[] = {[LIN_GET] = "get",
                                          [LIN_PUT] = "put",
                                          [LIN_APPEND] = "append",
@@ -25,7 +23,9 @@ enum {
     WHAT_BYTES_MAX = 400,
 };
 
-/* ---- writing -------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static void write_string(struct buf *out, struct bytes bytes)
 {
@@ -52,8 +52,9 @@ static void write_value(struct buf *out, struct lin_value value)
 
 void lin_event_write(const struct lin_event *event, struct buf *out)
 {
-    buf_printf(out, "{\"process\":%" PRIu64 ",\"type\":\"%s\",\"f\":\"%s\",\"key\":",
-               event->process, type_names[event->type], kind_names[event->kind]);
+    buf_printf(out,
+               "{\"process\":%" PRIu64 ",\"type\":\"%s\",\"f\":\"%s\",\"key\":", event->process,
+               type_names[event->type], kind_names[event->kind]);
     write_string(out, event->key);
     bool told = event->type == LIN_INVOKE ? event->kind != LIN_GET && event->kind != LIN_DELETE
                                           : event->type == LIN_OK && event->kind == LIN_GET;
@@ -76,7 +77,9 @@ void lin_event_write(const struct lin_event *event, struct buf *out)
     buf_printf(out, ",\"time\":%" PRIu64 "}\n", event->time_ns);
 }
 
-/* ---- reading -------------------------------------------------------------------------------------------------- */
+/* ---- reading
+ * --------------------------------------------------------------------------------------------------
+ */
 
 struct line_reader {
     const char *name;
@@ -165,8 +168,8 @@ static int read_values(struct line_reader *reader, const json_t *object, struct 
         if (!json_is_array(value) || json_array_size(value) != 2) {
             return complain(reader, "\"value\" of cas must be [from, to]");
         }
-        int error = read_value(reader, json_array_get(value, 0), "the first of \"value\"", 0,
-                               &event->from);
+        int error =
+            read_value(reader, json_array_get(value, 0), "the first of \"value\"", 0, &event->from);
         return error != ERR_OK ? error
                                : read_value(reader, json_array_get(value, 1),
                                             "the second of \"value\"", 1, &event->value);
@@ -330,6 +333,11 @@ int lin_history_read(FILE *in, const char *name, uint64_t memory_bytes_max,
     }
     if (error == ERR_NOT_FOUND) {
         error = ERR_OK;
+    }
+    if (error == ERR_OK && reader.events == 0 && !ferror(in)) {
+        /* True of nothing is no answer that a gate should take. */
+        (void)snprintf(message, message_size, "%s: no events; a history has at least one", name);
+        error = ERR_INVALID;
     }
     if (error == ERR_OK && ferror(in)) {
         (void)snprintf(message, message_size, "%s: %s", name, strerror(errno));

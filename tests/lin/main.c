@@ -1,4 +1,5 @@
 /* lincheck: reads a history and says whether it is linearizable. One thread. */
+#include "base/clock.h"
 #include "base/flags.h"
 #include "lin/history_json.h"
 #include "lin/report.h"

@@ -1,6 +1,7 @@
 /* See memo.h. An entry in `words`:
  *
- *   hash | state (32), flag (1) | low (32), high - low (32) | open_high | done[low..high) | open[0..open_high)
+ *   hash | state (32), flag (1) | low (32), high - low (32) | open_high | done[low..high) |
+ * open[0..open_high)
  *
  * Invariant: at most half of the slots are taken. */
 #include "lin/memo.h"
@@ -108,7 +109,8 @@ bool lin_memo_enter(struct lin_memo *memo, const struct lin_config *config)
 
 uint64_t lin_memo_bytes(const struct lin_memo *memo)
 {
-    /* Growing makes the new before the old is freed. A table about to double counts with both; the words move by half. */
+    /* Growing makes the new before the old is freed. A table about to double counts with both; the
+     * words move by half. */
     size_t slots = memo->count >= memo->capacity / 2 - memo->capacity / 32 ? 3 * memo->capacity
                                                                            : memo->capacity;
     size_t words = memo->word_count >= memo->word_capacity - memo->word_capacity / 32

@@ -1,8 +1,10 @@
-/* Lowe's cache: the configurations (operations that took effect, state) that a search has been in. Compared exactly, not by hash.
+/* Lowe's cache: the configurations (operations that took effect, state) that a search has been in.
+ * Compared exactly, not by hash.
  *
- * Of the required operations, numbered by call, almost all below the first one that is still to take effect are done and almost none
- * far above it, so only the words between the two ends are stored. The set's hash comes from the caller, who keeps it up to date by
- * one exclusive or per operation. */
+ * Of the required operations, numbered by call, almost all below the first one that is still to
+ * take effect are done and almost none far above it, so only the words between the two ends are
+ * stored. The set's hash comes from the caller, who keeps it up to date by one exclusive or per
+ * operation. */
 #ifndef TESTS_LIN_MEMO_H
 #define TESTS_LIN_MEMO_H
 
@@ -11,7 +13,8 @@
 #include <stdint.h>
 
 struct lin_memo {
-    uint64_t *slots; /* tag in the high bits, one more than the place in `words` in the low ones; 0: free */
+    uint64_t *slots; /* tag in the high bits, one more than the place in `words` in the low ones; 0:
+                        free */
     size_t capacity; /* a power of two, or 0 */
     size_t count;
     uint64_t *words; /* entries, one after another */
@@ -20,7 +23,7 @@ struct lin_memo {
 };
 
 struct lin_config {
-    uint64_t hash;  /* of everything below */
+    uint64_t hash; /* of everything below */
     uint32_t state;
     bool flag;
     uint32_t low;         /* all words of `done` below are full */

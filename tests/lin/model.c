@@ -1,7 +1,8 @@
 /* See model.h.
  *
- * Invariants: observed[] and tokens[] are sorted and distinct. values[v] of any v but ABSENT and OTHER holds from < to, all of
- * observed[from .. to-1] begin with its `size` bytes and none else does. */
+ * Invariants: observed[] and tokens[] are sorted and distinct. values[v] of any v but ABSENT and
+ * OTHER holds from < to, all of observed[from .. to-1] begin with its `size` bytes and none else
+ * does. */
 #include "lin/model.h"
 
 #include "base/assert.h"
@@ -34,8 +35,8 @@ static bool is_observer(const struct lin_op *op)
     return op->kind == LIN_GET || op->kind == LIN_CAS;
 }
 
-/* The observed values among [range.from, range.to) whose bytes from `range.size` on begin with `token`; empty if there are
- * none. */
+/* The observed values among [range.from, range.to) whose bytes from `range.size` on begin with
+ * `token`; empty if there are none. */
 static struct lin_model_value narrow(const struct lin_model *model, struct lin_model_value range,
                                      struct bytes token)
 {
@@ -51,8 +52,7 @@ static struct lin_model_value narrow(const struct lin_model *model, struct lin_m
             struct bytes whole = model->observed[middle];
             size_t left = whole.size - range.size;
             size_t compared = left < token.size ? left : token.size;
-            int order =
-                compared == 0 ? 0 : memcmp(whole.data + range.size, token.data, compared);
+            int order = compared == 0 ? 0 : memcmp(whole.data + range.size, token.data, compared);
             if (order == 0 && left < token.size) {
                 order = -1;
             }
@@ -84,16 +84,15 @@ static uint32_t intern_value(struct lin_model *model, struct lin_model_value val
     }
     if (model->value_count == model->value_capacity) {
         model->value_capacity *= 2;
-        model->values =
-            mem_realloc(model->values, model->value_capacity * sizeof model->values[0]);
+        model->values = mem_realloc(model->values, model->value_capacity * sizeof model->values[0]);
     }
     model->values[model->value_count] = value;
     lin_map_add(&model->value_map, value.from, value.size, model->value_count);
     return model->value_count++;
 }
 
-/* Ranges are nested or apart, and tokens come sorted, the outer before the inner: a range whose first value is marked is
- * marked whole. */
+/* Ranges are nested or apart, and tokens come sorted, the outer before the inner: a range whose
+ * first value is marked is marked whole. */
 static void mark_from_nothing(struct lin_model *model)
 {
     for (uint32_t i = 0; i < model->token_count; i++) {
@@ -158,12 +157,30 @@ uint32_t lin_model_value(struct lin_model *model, struct lin_value value)
     return intern_value(model, narrow(model, everything(model), value.bytes));
 }
 
-uint32_t lin_model_token(const struct lin_model *model, struct bytes token)
+uint32_t lin_model_prefix(struct lin_model *model, struct lin_model_value range)
+{
+    ASSERT_CMP(range.from, <, range.to);
+    ASSERT_CMP(range.to, <=, model->observed_count);
+    return intern_value(model, range);
+}
+
+bool lin_model_find_token(const struct lin_model *model, struct bytes token, uint32_t *out)
 {
     const struct bytes *found =
         bsearch(&token, model->tokens, model->token_count, sizeof token, by_bytes);
-    ASSERT(found != NULL);
-    return (uint32_t)(found - model->tokens);
+    if (found == NULL) {
+        return false;
+    }
+    *out = (uint32_t)(found - model->tokens);
+    return true;
+}
+
+uint32_t lin_model_token(const struct lin_model *model, struct bytes token)
+{
+    uint32_t found = 0;
+    bool known = lin_model_find_token(model, token, &found);
+    ASSERT(known);
+    return found;
 }
 
 uint32_t lin_model_append(struct lin_model *model, uint32_t value, uint32_t token)
@@ -211,8 +228,7 @@ uint32_t lin_model_state(struct lin_model *model, struct lin_model_state state)
     }
     if (model->state_count == model->state_capacity) {
         model->state_capacity *= 2;
-        model->states =
-            mem_realloc(model->states, model->state_capacity * sizeof model->states[0]);
+        model->states = mem_realloc(model->states, model->state_capacity * sizeof model->states[0]);
     }
     model->states[model->state_count] = state;
     lin_map_add(&model->state_map, first, state.version, model->state_count);

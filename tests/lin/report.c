@@ -42,7 +42,9 @@ const char *lin_spent_name(enum lin_spent spent)
     UNREACHABLE();
 }
 
-/* ---- words ---------------------------------------------------------------------------------------------------- */
+/* ---- words
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void escape(struct bytes bytes, struct buf *out)
 {
@@ -116,7 +118,9 @@ void lin_describe_op(const struct lin_op *op, struct buf *out)
     }
 }
 
-/* ---- text ----------------------------------------------------------------------------------------------------- */
+/* ---- text
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 static void text_op(const struct lin_op *op, struct buf *out)
 {
@@ -134,23 +138,35 @@ static void text_op(const struct lin_op *op, struct buf *out)
     buf_append(out, "\n", 1);
 }
 
+const char *lin_failure_text(const struct lin_failure *failure)
+{
+    switch (failure->reason) {
+    case LIN_NOT_WRITTEN:
+        return "Nothing that was called before it returned makes the value that this one saw:";
+    case LIN_TWICE_APPLIED:
+        return "What one append wrote stands in two places, so it took effect twice:";
+    case LIN_NO_ORDER:
+        return failure->core_is_minimal
+                   ? "No order explains these operations, none of which can be left out ('-': its "
+                     "return does not matter, or was not seen):"
+                   : "No order explains these operations; fewer might do ('-': its return does not "
+                     "matter, or was not seen):";
+    }
+    UNREACHABLE();
+}
+
 static void text_failure(const struct lin_failure *failure, struct buf *out)
 {
     if (failure->culprit == NULL) {
         return;
     }
-    buf_printf(out,
-               "Of the key's %zu operations, those called before the following one returned have no "
-               "order; without its answer they have one. It cannot be placed:\n",
-               failure->key_ops);
+    buf_printf(
+        out,
+        "Of the key's %zu operations, those called before the following one returned have no "
+        "order; without its answer they have one. It cannot be placed:\n",
+        failure->key_ops);
     text_op(failure->culprit, out);
-    buf_printf(out,
-               "%zu operations %s no order explains ('-': the return does not matter, or was not "
-               "seen):\n  %20s  %20s\n",
-               failure->core_count,
-               failure->core_is_minimal ? "of these, none of which can be left out,"
-                                        : "of these (there may be fewer)",
-               "called", "returned");
+    buf_printf(out, "%s\n  %20s  %20s\n", lin_failure_text(failure), "called", "returned");
     for (size_t i = 0; i < failure->core_count; i++) {
         text_op(&failure->core[i], out);
     }
@@ -180,7 +196,9 @@ void lin_report_text(const struct lin_result *result, struct buf *out)
     }
 }
 
-/* ---- JSON ----------------------------------------------------------------------------------------------------- */
+/* ---- JSON
+ * -----------------------------------------------------------------------------------------------------
+ */
 
 /* gives; the text of `buf`, which is emptied. Printable ASCII is valid UTF-8. */
 static json_t *take_text(struct buf *buf)
@@ -205,9 +223,9 @@ static json_t *json_of_op(const struct lin_op *op)
     json_object_set_new(object, "operation", take_text(&text));
     json_set_uint(object, "process", op->process);
     json_set_uint(object, "called", op->called_ns);
-    json_object_set_new(object, "returned", op->returned_ns == LIN_NEVER
-                                                ? json_null()
-                                                : json_integer((json_int_t)op->returned_ns));
+    json_object_set_new(object, "returned",
+                        op->returned_ns == LIN_NEVER ? json_null()
+                                                     : json_integer((json_int_t)op->returned_ns));
     json_set_uint(object, "line", op->line);
     return object;
 }
@@ -229,6 +247,7 @@ static json_t *json_of_failure(const struct lin_failure *failure)
         json_array_append_new(core, json_of_op(&failure->core[i]));
     }
     json_object_set_new(object, "core", core);
+    json_object_set_new(object, "core_text", json_string(lin_failure_text(failure)));
     json_object_set_new(object, "core_is_minimal", json_boolean(failure->core_is_minimal));
     return object;
 }

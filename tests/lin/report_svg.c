@@ -1,5 +1,6 @@
-/* The failing part as a timeline; see report.h. Time runs to the right by the order of events, not to scale: what matters is which
- * operation was over before which began. Every bar has its numbers in a tooltip (<title>). */
+/* The failing part as a timeline; see report.h. Time runs to the right by the order of events, not
+ * to scale: what matters is which operation was over before which began. Every bar has its numbers
+ * in a tooltip (<title>). */
 #include "lin/report.h"
 
 #include <inttypes.h>
@@ -53,8 +54,8 @@ static int by_time(const void *a, const void *b)
     return x->op < y->op ? -1 : x->op > y->op;
 }
 
-/* Rows by process, but an operation that overlaps another of its process (one of unknown outcome, after which the process
- * went on) gets a row of its own. */
+/* Rows by process, but an operation that overlaps another of its process (one of unknown outcome,
+ * after which the process went on) gets a row of its own. */
 static void lay_out(struct picture *picture)
 {
     const struct lin_failure *failure = picture->failure;
@@ -160,7 +161,9 @@ static void choose_width(struct picture *picture)
         width = each > width ? each : width;
         buf_deinit(&text);
     }
-    size_t widest = picture->rank_count > 100 ? EVENT_WIDTH_MIN : picture->rank_count > 12 ? 90 : 220;
+    size_t widest = picture->rank_count > 100  ? EVENT_WIDTH_MIN
+                    : picture->rank_count > 12 ? 90
+                                               : 220;
     width = width > widest ? widest : width;
     picture->event_width = (int)width;
 }
@@ -171,9 +174,8 @@ static void draw_bar(const struct picture *picture, size_t index, struct buf *ou
     const struct bar *bar = &picture->bars[index];
     const struct lin_op *culprit = picture->failure->culprit;
     bool open = op->returned_ns == LIN_NEVER;
-    bool guilty = culprit != NULL && op->kind == culprit->kind &&
-                  op->process == culprit->process && op->called_ns == culprit->called_ns &&
-                  op->line == culprit->line;
+    bool guilty = culprit != NULL && op->kind == culprit->kind && op->process == culprit->process &&
+                  op->called_ns == culprit->called_ns && op->line == culprit->line;
     size_t left = x_of(picture, bar->from);
     size_t right = x_of(picture, bar->to);
     size_t top = TOP + bar->row * ROW_HEIGHT + (ROW_HEIGHT - BAR_HEIGHT) / 2;
@@ -198,8 +200,7 @@ static void draw_bar(const struct picture *picture, size_t index, struct buf *ou
                guilty ? "#cc0000" : "#555555", guilty ? "3" : "1",
                open ? " stroke-dasharray=\"5 3\"" : "");
     if (open) {
-        buf_printf(out,
-                   "<path d=\"M %zu %zu l 8 %d l -8 %d\" fill=\"none\" stroke=\"#555555\"/>\n",
+        buf_printf(out, "<path d=\"M %zu %zu l 8 %d l -8 %d\" fill=\"none\" stroke=\"#555555\"/>\n",
                    right, top, BAR_HEIGHT / 2, BAR_HEIGHT / 2);
     }
     buf_printf(out, "<text x=\"%zu\" y=\"%zu\"%s>", left + 5, top + 17,
@@ -213,11 +214,11 @@ static void draw_grid(const struct picture *picture, struct buf *out)
 {
     size_t bottom = TOP + picture->row_count * ROW_HEIGHT;
     for (size_t rank = 0; rank < picture->rank_count; rank++) {
-        buf_printf(out,
-                   "<line x1=\"%zu\" y1=\"%d\" x2=\"%zu\" y2=\"%zu\" stroke=\"#eeeeee\"><title>time "
-                   "%" PRIu64 "</title></line>\n",
-                   x_of(picture, rank), TOP - 6, x_of(picture, rank), bottom,
-                   picture->ticks[rank]);
+        buf_printf(
+            out,
+            "<line x1=\"%zu\" y1=\"%d\" x2=\"%zu\" y2=\"%zu\" stroke=\"#eeeeee\"><title>time "
+            "%" PRIu64 "</title></line>\n",
+            x_of(picture, rank), TOP - 6, x_of(picture, rank), bottom, picture->ticks[rank]);
     }
     for (size_t row = 0; row < picture->row_count; row++) {
         buf_printf(out, "<text x=\"8\" y=\"%zu\">process %" PRIu64 "</text>\n",
@@ -231,8 +232,7 @@ static void draw_grid(const struct picture *picture, struct buf *out)
     }
 }
 
-static void draw_head(const struct lin_result *result, size_t width, size_t height,
-                      struct buf *out)
+static void draw_head(const struct lin_result *result, size_t width, size_t height, struct buf *out)
 {
     const struct lin_failure *failure = &result->failure;
     buf_printf(out,
@@ -251,10 +251,9 @@ static void draw_head(const struct lin_result *result, size_t width, size_t heig
     }
     buf_printf(out, "</text>\n");
     if (failure->core_count > 0) {
-        buf_printf(out,
-                   "<text x=\"8\" y=\"46\">No order explains these %zu of the key's %zu operations. "
-                   "Red: the one whose answer cannot be placed.</text>\n",
-                   failure->core_count, failure->key_ops);
+        buf_printf(out, "<text x=\"8\" y=\"46\">");
+        put_text(out, bytes_of_string(lin_failure_text(failure)));
+        buf_printf(out, " (%zu of the key's %zu.)</text>\n", failure->core_count, failure->key_ops);
     } else if (result->verdict == LIN_UNKNOWN) {
         buf_printf(out, "<text x=\"8\" y=\"46\">The limit of %s was reached.</text>\n",
                    lin_spent_name(result->spent));
@@ -283,10 +282,13 @@ void lin_report_svg(const struct lin_result *result, struct buf *out)
         }
     }
     if (failure->core_count > 0) {
-        buf_printf(out,
-                   "<text x=\"8\" y=\"%zu\" fill=\"#777777\">A bar runs from call to return; dashed with an "
-                   "arrow: it may take effect at any time after its call.%s</text>\n",
-                   bottom + 28, cut ? " More rows are not shown." : "");
+        buf_printf(
+            out,
+            "<text x=\"8\" y=\"%zu\" fill=\"#777777\">A bar runs from call to return; "
+            "dashed with an "
+            "arrow: it may take effect at any time after its call; red: its answer cannot be "
+            "placed.%s</text>\n",
+            bottom + 28, cut ? " More rows are not shown." : "");
     }
     buf_printf(out, "</svg>\n");
     free(picture.bars);

@@ -1,22 +1,29 @@
 /* See search.h and search_internal.h.
  *
- * A configuration is the set of operations placed so far and the state they made. From it any required operation may be placed
- * next that was called before the first return still to come, and any open one called before that. The search goes depth first;
- * a configuration entered before is not entered again. It ends when nothing is left that claims anything.
+ * A configuration is the set of operations placed so far and the state they made. From it any
+ * required operation may be placed next that was called before the first return still to come, and
+ * any open one called before that. The search goes depth first; a configuration entered before is
+ * not entered again. It ends when nothing is left that claims anything.
  *
- * Exponential only where the history leaves a choice. What takes choices away, each without losing an order that exists:
+ * Exponential only where the history leaves a choice. What takes choices away, each without losing
+ * an order that exists:
  *
- *   1. An observer that fits the present state is placed at once: it changes nothing, and being out of the way helps the others
- *      (settle).
- *   2. A write nobody ever saw is placed right before a write that buries it, or while a state lasts that nobody sees either
- *      (settle, bury).
- *   3. An open operation is tried only if somebody may see its effect before a write buries it, and from then on until
- *      somebody has, no write may (`debt`): one that is never seen might as well not have happened (worth_trying).
+ *   1. An observer that fits the present state is placed at once: it changes nothing, and being out
+ * of the way helps the others (settle).
+ *   2. A write nobody ever saw is placed right before a write that buries it, or while a state
+ * lasts that nobody sees either (settle, bury).
+ *   3. An open operation is tried only if somebody may see its effect before a write buries it, and
+ * from then on until somebody has, no write may (`debt`): one that is never seen might as well not
+ * have happened (worth_trying).
  *   4. Of open operations with one effect, the one called first is used first (twin).
- *   5. A step is taken back when the observer that returns first, or one of the value just replaced, can no longer come to see
- *      its value: appends alone do not lead there, and no other write that could is to be placed before that return (doomed). With
- *      unique values this leaves one order of puts, and of appends: the one that was read.
- *   6. Versions grow: what claims one is placed in their order (in_version_order).
+ *   5. A step is taken back when the observer that returns first, or one of the value just
+ * replaced, can no longer come to see its value: appends alone do not lead there, and no other
+ * write that could is to be placed before that return (doomed). With unique values this leaves one
+ * order of puts, and of appends: the one that was read.
+ *   6. An append is placed only where it makes what was read of it (reading.h), and a state made by
+ * the only write some observers' values can begin with is kept until they are placed
+ * (keeps_dependents).
+ *   7. Versions grow: what claims one is placed in their order (in_version_order).
  *
  * 2 and 3 need that every observer tells a value; `cautious` turns them off. */
 #include "lin/search_internal.h"
@@ -25,11 +32,14 @@
 
 #include <stdlib.h>
 
-enum { LOOK_AHEAD_EVENTS_MAX = 256 }; /* of rule 5; when it does not see far enough it does not apply */
+enum {
+    LOOK_AHEAD_EVENTS_MAX = 256
+}; /* of rule 5; when it does not see far enough it does not apply */
 
 struct position {
     uint32_t state;
-    bool debt; /* an open operation's effect is there that nobody has seen yet */
+    bool debt;     /* an open operation's effect is there that nobody has seen yet */
+    uint32_t base; /* the WRITE or CAS placed last, for rule 6 */
 };
 
 /* One entered configuration on the way from the start to here. */
@@ -42,7 +52,8 @@ struct frame {
     uint32_t opens_end; /* open ones called from here on are no candidates */
 };
 
-/* ---- placing and taking back ---------------------------------------------------------------------------------- */
+/* ---- placing and taking back
+ * ---------------------------------------------------------------------------------- */
 
 static void links_remove(struct links *links, uint32_t node)
 {
@@ -75,6 +86,9 @@ static void place(struct search *search, uint32_t index)
         return;
     }
     search->claims_left -= task->claims;
+    if (task->base != NO_TASK) {
+        search->dependents[task->base]--;
+    }
     links_remove(&search->events, call_node(index));
     links_remove(&search->events, return_node(index));
     links_remove(&search->by_return, 1 + index);
@@ -93,6 +107,9 @@ static void take_back(struct search *search, const struct frame *to)
             continue;
         }
         search->claims_left += task->claims;
+        if (task->base != NO_TASK) {
+            search->dependents[task->base]++;
+        }
         links_restore(&search->by_version, 1 + index);
         links_restore(&search->readers, 1 + index);
         links_restore(&search->by_return, 1 + index);
@@ -103,7 +120,8 @@ static void take_back(struct search *search, const struct frame *to)
     search->open_bits_end = to->open_bits_mark;
 }
 
-/* ---- the model's step ------------------------------------------------------------------------------------------- */
+/* ---- the model's step
+ * ------------------------------------------------------------------------------------------- */
 
 static bool see_version(struct lin_model_state *state, uint64_t version)
 {
@@ -173,7 +191,8 @@ static uint32_t value_of(const struct search *search, uint32_t state)
     return lin_model_state_value(&search->model, state);
 }
 
-/* ---- what needs no choice --------------------------------------------------------------------------------------- */
+/* ---- what needs no choice
+ * --------------------------------------------------------------------------------------- */
 
 /* Places the loose ones that were called before the first return to come. */
 static void bury(struct search *search)
@@ -205,11 +224,14 @@ static void settle(struct search *search, struct position *position)
         }
     }
     if (!position->debt && value_of(search, position->state) == LIN_VALUE_OTHER) {
-        bury(search); /* uncovers no observer that fits: none fits OTHER, but one that tells no value */
+        bury(search); /* uncovers no observer that fits: none fits OTHER, but one that tells no
+                         value */
     }
 }
 
-/* ---- dead ends -------------------------------------------------------------------------------------------------- */
+/* ---- dead ends
+ * --------------------------------------------------------------------------------------------------
+ */
 
 static bool could_lead_to(const struct search *search, const struct task *task, uint32_t value)
 {
@@ -217,7 +239,8 @@ static bool could_lead_to(const struct search *search, const struct task *task, 
            lin_model_reaches(&search->model, task->argument, value);
 }
 
-/* Whether the observer may yet see its value, the present one being `value`. Necessary, not sufficient. */
+/* Whether the observer may yet see its value, the present one being `value`. Necessary, not
+ * sufficient. */
 static bool may_see(const struct search *search, uint32_t observer, uint32_t value)
 {
     const struct task *task = &search->tasks[observer];
@@ -247,12 +270,25 @@ static bool may_see(const struct search *search, uint32_t observer, uint32_t val
     return false;
 }
 
-static bool doomed(const struct search *search, uint32_t state_before,
+/* Who depends on the base is placed, or may yet be. */
+static bool keeps_dependents(const struct search *search, const struct position *before,
+                             const struct position *position)
+{
+    bool replaced = before->base != position->base;
+    uint32_t value = value_of(search, position->state);
+    uint32_t old = before->base;
+    uint32_t now = position->base;
+    return !(replaced && old != NO_TASK && search->dependents[old] > 0) &&
+           !(value == LIN_VALUE_OTHER && now != NO_TASK && search->dependents[now] > 0);
+}
+
+static bool doomed(const struct search *search, const struct position *position_before,
                    const struct position *position)
 {
-    uint32_t before = value_of(search, state_before);
+    uint32_t before = value_of(search, position_before->state);
     uint32_t value = value_of(search, position->state);
-    if (position->debt && value == LIN_VALUE_OTHER) {
+    if ((position->debt && value == LIN_VALUE_OTHER) ||
+        !keeps_dependents(search, position_before, position)) {
         return true;
     }
     uint32_t first = search->by_return.next[0];
@@ -267,7 +303,9 @@ static bool doomed(const struct search *search, uint32_t state_before,
     return reader != sentinel && !may_see(search, reader - 1, value);
 }
 
-/* ---- candidates ------------------------------------------------------------------------------------------------- */
+/* ---- candidates
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static bool in_version_order(const struct search *search, uint32_t index)
 {
@@ -279,7 +317,8 @@ static bool in_version_order(const struct search *search, uint32_t index)
     return task->kind == TASK_OBSERVE && search->tasks[first - 1].version >= task->version;
 }
 
-/* Whether an observer of `value`, or of what appends make of it, may come before any other write. */
+/* Whether an observer of `value`, or of what appends make of it, may come before any other write.
+ */
 static bool soon_seen(const struct search *search, uint32_t value)
 {
     uint32_t end = AT_NEVER;
@@ -361,7 +400,9 @@ static uint32_t next_candidate(struct search *search, struct frame *frame)
     return NO_TASK;
 }
 
-/* ---- the search ------------------------------------------------------------------------------------------------- */
+/* ---- the search
+ * -------------------------------------------------------------------------------------------------
+ */
 
 static bool enter(struct search *search, const struct position *position)
 {
@@ -388,14 +429,19 @@ static struct frame frame_here(const struct search *search)
                           .open_bits_mark = search->open_bits_end};
 }
 
-/* Places the operation and what follows from it. True: `frame` is a configuration to go on from. False: taken back. */
+/* Places the operation and what follows from it. True: `frame` is a configuration to go on from.
+ * False: taken back. */
 static bool descend(struct search *search, const struct frame *from, uint32_t index,
                     struct frame *frame)
 {
     const struct task *task = &search->tasks[index];
-    struct position after = {.debt = from->position.debt};
-    if (!step(search, task, from->position.state, &after.state)) {
+    struct position after = from->position;
+    if (!step(search, task, from->position.state, &after.state) ||
+        (task->result != LIN_VALUE_NONE && value_of(search, after.state) != task->result)) {
         return false;
+    }
+    if (task->kind == TASK_WRITE || task->kind == TASK_CAS) {
+        after.base = index;
     }
     *frame = frame_here(search);
     bool shortcuts = !search->plain;
@@ -418,7 +464,7 @@ static bool descend(struct search *search, const struct frame *from, uint32_t in
     if (search->claims_left == 0) {
         return true;
     }
-    if ((shortcuts && doomed(search, from->position.state, &after)) || !enter(search, &after)) {
+    if ((shortcuts && doomed(search, &from->position, &after)) || !enter(search, &after)) {
         take_back(search, frame);
         return false;
     }
@@ -431,12 +477,13 @@ static uint64_t bytes_held(const struct search *search)
     return search->fixed_bytes + lin_model_bytes(&search->model) + lin_memo_bytes(&search->memo);
 }
 
-static enum lin_verdict run(struct search *search, struct frame *frames,
-                            struct lin_budget *budget, struct lin_search_info *info)
+static enum lin_verdict run(struct search *search, struct frame *frames, struct lin_budget *budget,
+                            struct lin_search_info *info)
 {
     struct lin_model_state empty = {.value = LIN_VALUE_ABSENT};
     frames[0] = frame_here(search);
     frames[0].position.state = lin_model_state(&search->model, empty);
+    frames[0].position.base = NO_TASK;
     if (!search->plain) {
         settle(search, &frames[0].position);
     }
@@ -469,7 +516,10 @@ enum lin_verdict lin_search(const struct lin_op *ops, size_t count, bool plain,
 {
     struct search search;
     *info = (struct lin_search_info){.configurations = 1};
-    search__prepare(&search, ops, count, plain, pointless);
+    if (!search__prepare(&search, ops, count, plain, info, pointless)) {
+        search__deinit(&search);
+        return LIN_BROKEN;
+    }
     /* Each frame placed at least one operation more than the one before it. */
     struct frame *frames = mem_calloc((size_t)search.task_count + 2, sizeof *frames);
     search.fixed_bytes += ((uint64_t)search.task_count + 2) * sizeof *frames;

@@ -1,13 +1,15 @@
 /* What search_prepare.c makes and search.c walks.
  *
- * A task is an operation in the words of the model. Required tasks returned, so each must get its place; open ones
- * have an unknown outcome and may. What is still to be placed stands in doubly linked lists; placing a task takes it out of
- * all of them, and undoing in the opposite order puts everything back (Knuth's dancing links). */
+ * A task is an operation in the words of the model. Required tasks returned, so each must get its
+ * place; open ones have an unknown outcome and may. What is still to be placed stands in doubly
+ * linked lists; placing a task takes it out of all of them, and undoing in the opposite order puts
+ * everything back (Knuth's dancing links). */
 #ifndef TESTS_LIN_SEARCH_INTERNAL_H
 #define TESTS_LIN_SEARCH_INTERNAL_H
 
 #include "lin/memo.h"
 #include "lin/model.h"
+#include "lin/reading.h"
 #include "lin/search.h"
 
 #define AT_NEVER UINT32_MAX
@@ -23,13 +25,17 @@ enum task_kind {
 struct task {
     enum task_kind kind;
     bool open;
-    bool loose;  /* its effect is seen by nobody and it claims nothing: may be placed whenever that disturbs nobody */
+    bool loose;  /* its effect is seen by nobody and it claims nothing: may be placed whenever that
+                    disturbs nobody */
     bool claims; /* required, and not every state or order would do */
     uint32_t argument; /* WRITE, CAS: a value; APPEND: a token */
     uint32_t want;     /* OBSERVE, CAS: a value; LIN_VALUE_NONE: any that is present */
-    uint32_t bit;      /* its number among the required or among the open, by call */
+    uint32_t result;   /* APPEND: what it must make, see reading.h; LIN_VALUE_NONE: not known */
+    uint32_t base; /* required observer: the only WRITE or CAS its value may begin with; NO_TASK:
+                      not known */
+    uint32_t bit;  /* its number among the required or among the open, by call */
     uint32_t called_at, returned_at; /* its events' places in the order of all */
-    uint32_t twin; /* open: the one before it, by call, with the same effect; NO_TASK: none */
+    uint32_t twin;     /* open: the one before it, by call, with the same effect; NO_TASK: none */
     uint64_t version;  /* OBSERVE: the one seen; else the one made; 0: not claimed */
     uint64_t expected; /* CAS */
     uint64_t hash;     /* its share in the hash of the set of those placed */
@@ -44,16 +50,18 @@ struct links {
 struct search {
     struct lin_model model;
     bool plain;
-    bool cautious; /* some observer tells no value, so that no write is surely unseen */
+    bool cautious;      /* some observer tells no value, so that no write is surely unseen */
     struct task *tasks; /* the required by call, then the open by call */
     uint32_t required_count, task_count;
 
-    struct links events;     /* 0: sentinel; of required task i: call 1 + 2i, return 2 + 2i */
-    struct links opens;      /* 0: sentinel; task required_count + i is node 1 + i */
-    struct links by_return;  /* 0: sentinel; required observers, node 1 + task */
-    struct links readers;    /* the same for each wanted value; value v's sentinel is 1 + required_count + v */
+    struct links events;    /* 0: sentinel; of required task i: call 1 + 2i, return 2 + 2i */
+    struct links opens;     /* 0: sentinel; task required_count + i is node 1 + i */
+    struct links by_return; /* 0: sentinel; required observers, node 1 + task */
+    struct links
+        readers; /* the same for each wanted value; value v's sentinel is 1 + required_count + v */
     struct links by_version; /* 0: sentinel; required tasks that claim a version, node 1 + task */
     uint32_t reader_value_count;
+    uint32_t *dependents; /* by task: required observers yet to be placed whose base it is */
 
     uint64_t *done, *open_done; /* bits by task.bit */
     uint64_t set_hash;
@@ -65,8 +73,9 @@ struct search {
     uint64_t fixed_bytes; /* all of the above that does not grow */
 };
 
-void search__prepare(struct search *search, const struct lin_op *ops, size_t count, bool plain,
-                     bool *pointless);
+/* False: it is broken already, and `info` says why. Deinit either way. */
+bool search__prepare(struct search *search, const struct lin_op *ops, size_t count, bool plain,
+                     struct lin_search_info *info, bool *pointless);
 void search__deinit(struct search *search);
 
 static inline uint32_t call_node(uint32_t task)

@@ -6,10 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Finding out which tokens no observer ever saw costs tokens times observed bytes; past this all count as seen, which is
- * slower and never wrong. */
-#define TOKEN_SEARCH_BYTES_MAX (UINT64_C(1) << 29)
-
 struct event {
     uint64_t at_ns;
     bool is_return;
@@ -29,37 +25,8 @@ static int by_time(const void *a, const void *b)
     return x->task < y->task ? -1 : x->task > y->task;
 }
 
-/* ---- what nobody saw ------------------------------------------------------------------------------------------- */
-
-static bool bytes_within(struct bytes part, struct bytes whole)
-{
-    if (part.size == 0) {
-        return true;
-    }
-    return whole.size >= part.size &&
-           memmem(whole.data, whole.size, part.data, part.size) != NULL;
-}
-
-/* seen[t]: token t is part of some observed value. */
-static bool *find_seen_tokens(const struct lin_model *model)
-{
-    bool *seen = mem_calloc(model->token_count, sizeof *seen);
-    uint64_t bytes = 0;
-    for (uint32_t i = 0; i < model->observed_count; i++) {
-        bytes += model->observed[i].size;
-    }
-    bool all = model->token_count > 0 && bytes > TOKEN_SEARCH_BYTES_MAX / model->token_count;
-    for (uint32_t t = 0; t < model->token_count; t++) {
-        seen[t] = all;
-        for (uint32_t i = 0; i < model->observed_count && !seen[t]; i++) {
-            /* What is part of this one is part of the next, if that begins with it. */
-            bool last = i + 1 == model->observed_count ||
-                        !bytes_has_prefix(model->observed[i + 1], model->observed[i]);
-            seen[t] = last && bytes_within(model->tokens[t], model->observed[i]);
-        }
-    }
-    return seen;
-}
+/* ---- what nobody saw
+ * ------------------------------------------------------------------------------------------- */
 
 static bool absence_is_seen(const struct search *search)
 {
@@ -76,7 +43,9 @@ static bool absence_is_seen(const struct search *search)
     return false;
 }
 
-/* ---- tasks ---------------------------------------------------------------------------------------------------- */
+/* ---- tasks
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static struct task task_of(struct search *search, const struct lin_op *op)
 {
@@ -85,6 +54,8 @@ static struct task task_of(struct search *search, const struct lin_op *op)
                         .called_at = AT_NEVER,
                         .returned_at = AT_NEVER,
                         .twin = NO_TASK,
+                        .result = LIN_VALUE_NONE,
+                        .base = NO_TASK,
                         .version = op->version,
                         .expected = op->expected};
     struct lin_model *model = &search->model;
@@ -122,10 +93,8 @@ static struct task task_of(struct search *search, const struct lin_op *op)
 }
 
 /* Marks what is loose, and sees to it that open tasks nobody saw are left out. */
-static void find_unseen(struct search *search, bool *left_out)
+static void find_unseen(struct search *search, const bool *seen, bool *left_out)
 {
-    const struct lin_model *model = &search->model;
-    bool *seen = find_seen_tokens(model);
     bool absence_seen = absence_is_seen(search);
     for (uint32_t i = 0; i < search->task_count; i++) {
         struct task *task = &search->tasks[i];
@@ -139,7 +108,6 @@ static void find_unseen(struct search *search, bool *left_out)
         task->loose = unseen && !task->open && !task->claims;
         left_out[i] = unseen && task->open;
     }
-    free(seen);
 }
 
 static void drop_left_out(struct search *search, const bool *left_out, bool *pointless)
@@ -193,6 +161,46 @@ static void order_tasks(struct search *search, const struct lin_op *ops)
     search->tasks = ordered;
 }
 
+/* Finds the observers whose value can begin in one way only. */
+static void find_bases(struct search *search)
+{
+    const struct lin_model *model = &search->model;
+    uint32_t values = model->observed_count;
+    /* By observed value: how many bases begin it, and the sum of their tasks; first as differences.
+     */
+    int64_t *counts = mem_calloc((size_t)values + 1, sizeof *counts);
+    int64_t *sums = mem_calloc((size_t)values + 1, sizeof *sums);
+    for (uint32_t i = 0; i < search->task_count; i++) {
+        const struct task *task = &search->tasks[i];
+        if ((task->kind != TASK_WRITE && task->kind != TASK_CAS) ||
+            task->argument <= LIN_VALUE_OTHER) {
+            continue;
+        }
+        struct lin_model_value value = model->values[task->argument];
+        counts[value.from]++;
+        counts[value.to]--;
+        sums[value.from] += i;
+        sums[value.to] -= i;
+    }
+    for (uint32_t i = 1; i < values; i++) {
+        counts[i] += counts[i - 1];
+        sums[i] += sums[i - 1];
+    }
+    for (uint32_t i = 0; i < search->required_count; i++) {
+        struct task *task = &search->tasks[i];
+        if (!task_observes(task) || task->want <= LIN_VALUE_OTHER || task->want == LIN_VALUE_NONE) {
+            continue;
+        }
+        uint32_t at = model->values[task->want].from;
+        if (counts[at] == 1 && !model->from_nothing[at]) {
+            task->base = (uint32_t)sums[at];
+            search->dependents[task->base]++;
+        }
+    }
+    free(counts);
+    free(sums);
+}
+
 static uint64_t effect_of(const struct task *task)
 {
     return (uint64_t)task->argument << 32 | task->want;
@@ -222,7 +230,9 @@ static void find_twins(struct search *search)
     lin_map_deinit(&last);
 }
 
-/* ---- lists ---------------------------------------------------------------------------------------------------- */
+/* ---- lists
+ * ----------------------------------------------------------------------------------------------------
+ */
 
 static void links_init(struct search *search, struct links *links, size_t nodes)
 {
@@ -312,31 +322,71 @@ static void make_lists(struct search *search)
     }
 }
 
-void search__prepare(struct search *search, const struct lin_op *ops, size_t count, bool plain,
-                     bool *pointless)
+/* The required observer of observed[index] that returned first. */
+static size_t first_to_see(const struct search *search, const struct lin_op *ops, uint32_t index)
 {
-    ASSERT_CMP(count, <, UINT32_MAX / 4);
-    *search = (struct search){.plain = plain};
-    lin_model_init(&search->model, ops, count);
-    search->tasks = mem_calloc(count, sizeof search->tasks[0]);
-    search->task_count = (uint32_t)count;
-    for (size_t i = 0; i < count; i++) {
-        search->tasks[i] = task_of(search, &ops[i]);
-        search->tasks[i].source = i;
+    size_t first = SIZE_MAX;
+    for (uint32_t i = 0; i < search->task_count; i++) {
+        const struct task *task = &search->tasks[i];
+        if (!task->open && task_observes(task) && task->want > LIN_VALUE_OTHER &&
+            task->want != LIN_VALUE_NONE && search->model.values[task->want].from == index &&
+            (first == SIZE_MAX || ops[task->source].returned_ns < ops[first].returned_ns)) {
+            first = task->source;
+        }
     }
-    bool *left_out = mem_calloc(count, sizeof *left_out);
-    if (!plain && !search->cautious) {
-        find_unseen(search, left_out);
+    ASSERT(first != SIZE_MAX);
+    return first;
+}
+
+/* False: what was read cannot have been written so. */
+static bool judge(const struct search *search, const struct lin_op *ops,
+                  const struct lin_reading *reading, struct lin_search_info *info)
+{
+    if (reading->unwritten != LIN_READING_NONE) {
+        info->reason = LIN_NOT_WRITTEN;
+        info->reason_ops[0] = first_to_see(search, ops, reading->unwritten);
+        return false;
+    }
+    if (reading->twice == LIN_READING_NONE) {
+        return true;
+    }
+    info->reason = LIN_TWICE_APPLIED;
+    for (uint32_t i = 0; i < search->task_count; i++) {
+        const struct task *task = &search->tasks[i];
+        if (task->kind == TASK_APPEND && task->argument == reading->twice) {
+            info->reason_ops[0] = task->source;
+        }
+    }
+    info->reason_ops[1] = first_to_see(search, ops, reading->twice_in[0]);
+    info->reason_ops[2] = first_to_see(search, ops, reading->twice_in[1]);
+    return false;
+}
+
+/* What the values say; false: that there is no order. */
+static bool read_values(struct search *search, const struct lin_op *ops,
+                        struct lin_search_info *info, bool *pointless)
+{
+    struct lin_reading reading;
+    lin_reading_init(&reading, &search->model, ops, search->task_count);
+    bool possible = judge(search, ops, &reading, info);
+    for (uint32_t i = 0; i < search->task_count && possible; i++) {
+        struct task *task = &search->tasks[i];
+        if (task->kind == TASK_APPEND) {
+            task->result = reading.result[task->argument];
+        }
+    }
+    bool *left_out = mem_calloc(search->task_count, sizeof *left_out);
+    if (!search->cautious) {
+        find_unseen(search, reading.seen, left_out);
     }
     drop_left_out(search, left_out, pointless);
     free(left_out);
-    for (uint32_t i = 0; i < search->task_count; i++) {
-        search->required_count += !search->tasks[i].open;
-        search->claims_left += search->tasks[i].claims;
-    }
-    order_tasks(search, ops);
-    find_twins(search);
+    lin_reading_deinit(&reading);
+    return possible;
+}
 
+static void make_state(struct search *search)
+{
     size_t tasks = search->task_count;
     size_t required = search->required_count;
     search->reader_value_count = search->model.value_count;
@@ -349,7 +399,41 @@ void search__prepare(struct search *search, const struct lin_op *ops, size_t cou
     search->done = mem_calloc(required / 64 + 1, sizeof search->done[0]);
     search->open_done = mem_calloc((tasks - required) / 64 + 1, sizeof search->open_done[0]);
     search->trail = mem_calloc(tasks, sizeof search->trail[0]);
-    search->fixed_bytes += count * (sizeof search->tasks[0] + sizeof search->trail[0]) + tasks / 4;
+    search->dependents = mem_calloc(tasks, sizeof search->dependents[0]);
+    search->fixed_bytes +=
+        tasks * (sizeof search->tasks[0] + sizeof search->trail[0] + sizeof search->dependents[0]) +
+        tasks / 4;
+}
+
+bool search__prepare(struct search *search, const struct lin_op *ops, size_t count, bool plain,
+                     struct lin_search_info *info, bool *pointless)
+{
+    ASSERT_CMP(count, <, UINT32_MAX / 4);
+    *search = (struct search){.plain = plain};
+    lin_model_init(&search->model, ops, count);
+    search->tasks = mem_calloc(count, sizeof search->tasks[0]);
+    search->task_count = (uint32_t)count;
+    for (size_t i = 0; i < count; i++) {
+        search->tasks[i] = task_of(search, &ops[i]);
+        search->tasks[i].source = i;
+        if (pointless != NULL) {
+            pointless[i] = false;
+        }
+    }
+    if (!plain && !read_values(search, ops, info, pointless)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < search->task_count; i++) {
+        search->required_count += !search->tasks[i].open;
+        search->claims_left += search->tasks[i].claims;
+    }
+    order_tasks(search, ops);
+    find_twins(search);
+    make_state(search);
+    if (!plain) {
+        find_bases(search);
+    }
+    return true;
 }
 
 void search__deinit(struct search *search)
@@ -363,6 +447,7 @@ void search__deinit(struct search *search)
     free(search->done);
     free(search->open_done);
     free(search->trail);
+    free(search->dependents);
     lin_memo_deinit(&search->memo);
     lin_model_deinit(&search->model);
 }

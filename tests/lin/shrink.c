@@ -1,10 +1,12 @@
-/* See shrink.h. Three steps, each of which keeps the history broken and could not have broken a good one:
+/* See shrink.h. Three steps, each of which keeps the history broken and could not have broken a
+ * good one:
  *
- *   1. Cut it off after the earliest return that breaks it, by halving: what is linearizable is so up to any moment. What
- *      had been called and not returned by then has an unknown outcome.
- *   2. Forget claims, in ever smaller pieces (Zeller's ddmin): leave out gets, let writes be of unknown outcome, drop
- *      versions. Fewer claims, more orders.
- *   3. Leave out writes of unknown outcome that the search finds nobody saw: with or without them is the same. */
+ *   1. Cut it off after the earliest return that breaks it, by halving: what is linearizable is so
+ * up to any moment. What had been called and not returned by then has an unknown outcome.
+ *   2. Forget claims, in ever smaller pieces (Zeller's ddmin): leave out gets, let writes be of
+ * unknown outcome, drop versions. Fewer claims, more orders.
+ *   3. Leave out writes of unknown outcome that the search finds nobody saw: with or without them
+ * is the same. */
 #include "lin/shrink.h"
 
 #include "base/assert.h"
@@ -16,33 +18,35 @@ struct shrinker {
     const struct lin_budget *limits;
     uint64_t deadline_ns;
     uint32_t checks;
-    bool stopped;    /* the bounds were hit */
-    bool uncertain;  /* some check found no answer */
-    bool *pointless; /* by operation of the last check */
+    bool stopped;                /* the bounds were hit */
+    bool uncertain;              /* some check found no answer */
+    bool *pointless;             /* by operation of the last check */
+    struct lin_search_info info; /* of the last check */
 };
 
 static bool is_broken(struct shrinker *shrinker, const struct lin_op *ops, size_t count)
 {
     const struct lin_budget *limits = shrinker->limits;
-    struct lin_budget budget = {.clock = limits->clock,
-                                .deadline_ns = shrinker->deadline_ns,
-                                .memory_bytes_max = limits->memory_bytes_max,
-                                .memory_bytes_base = limits->memory_bytes_base,
-                                /* As much again as the whole took, and no less than a small one needs. */
-                                .steps_max = 2 * limits->steps + 100000};
+    struct lin_budget budget = {
+        .clock = limits->clock,
+        .deadline_ns = shrinker->deadline_ns,
+        .memory_bytes_max = limits->memory_bytes_max,
+        .memory_bytes_base = limits->memory_bytes_base,
+        /* As much again as the whole took, and no less than a small one needs. */
+        .steps_max = 2 * limits->steps + 100000};
     if (++shrinker->checks > LIN_SHRINK_CHECKS_MAX ||
         (budget.clock != NULL && clock_now_ns(budget.clock) > budget.deadline_ns)) {
         shrinker->stopped = true;
         return false;
     }
-    struct lin_search_info info;
     enum lin_verdict verdict =
-        lin_search(ops, count, false, &budget, &info, shrinker->pointless);
+        lin_search(ops, count, false, &budget, &shrinker->info, shrinker->pointless);
     shrinker->uncertain = shrinker->uncertain || verdict == LIN_UNKNOWN;
     return verdict == LIN_BROKEN;
 }
 
-/* ---- 1. the shortest broken beginning --------------------------------------------------------------------------- */
+/* ---- 1. the shortest broken beginning
+ * --------------------------------------------------------------------------- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -111,7 +115,8 @@ static size_t cut_shortest(struct shrinker *shrinker, const struct lin_op *ops, 
     return cut(ops, count, end_ns, out);
 }
 
-/* ---- 2. and 3.: fewer claims ------------------------------------------------------------------------------------- */
+/* ---- 2. and 3.: fewer claims
+ * ------------------------------------------------------------------------------------- */
 
 enum forget { FORGET_VERSIONS, FORGET_OUTCOMES };
 
@@ -156,13 +161,15 @@ static size_t drop_pointless(const bool *pointless, struct lin_op *ops, size_t c
     return kept;
 }
 
-/* Forgets what can be forgotten, in pieces of half the list down to single operations. True: something was. */
+/* Forgets what can be forgotten, in pieces of half the list down to single operations. True:
+ * something was. */
 static bool forget_pieces(struct shrinker *shrinker, struct lin_op *ops, size_t *count,
                           struct lin_op *scratch, enum forget what)
 {
     bool any = false;
     for (size_t piece = *count / 2 + 1; piece > 0; piece /= 2) {
-        /* From the end: what matters tends to be near it, and what is before it goes in larger pieces. */
+        /* From the end: what matters tends to be near it, and what is before it goes in larger
+         * pieces. */
         size_t to = *count;
         while (to > 0 && !shrinker->stopped) {
             size_t from = to > piece ? to - piece : 0;
@@ -185,6 +192,28 @@ static bool forget_pieces(struct shrinker *shrinker, struct lin_op *ops, size_t 
     return any;
 }
 
+/* When the values alone convict, `core` becomes the few operations they convict. */
+static void pick_reason(const struct lin_search_info *info, struct lin_op *core, size_t *count,
+                        struct lin_failure *failure)
+{
+    size_t named = info->reason == LIN_NOT_WRITTEN ? 1 : info->reason == LIN_TWICE_APPLIED ? 3 : 0;
+    if (named == 0) {
+        return;
+    }
+    failure->reason = info->reason;
+    size_t kept = 0;
+    for (size_t i = 0; i < *count; i++) {
+        bool picked = false;
+        for (size_t j = 0; j < named; j++) {
+            picked = picked || info->reason_ops[j] == i;
+        }
+        if (picked) {
+            core[kept++] = core[i];
+        }
+    }
+    *count = kept;
+}
+
 void lin_shrink(const struct lin_op *ops, size_t count, const struct lin_budget *budget,
                 struct lin_failure *failure)
 {
@@ -199,10 +228,13 @@ void lin_shrink(const struct lin_op *ops, size_t count, const struct lin_budget 
     if (is_broken(&shrinker, core, left)) {
         left = drop_pointless(shrinker.pointless, core, left);
     }
-    bool again = true;
+    bool again = shrinker.info.reason == LIN_NO_ORDER;
     while (again && !shrinker.stopped) {
         again = forget_pieces(&shrinker, core, &left, scratch, FORGET_VERSIONS);
         again = forget_pieces(&shrinker, core, &left, scratch, FORGET_OUTCOMES) || again;
+    }
+    if (is_broken(&shrinker, core, left)) {
+        pick_reason(&shrinker.info, core, &left, failure);
     }
     failure->core = core;
     failure->core_count = left;

@@ -4,7 +4,8 @@
 
 #include "lin/check.h"
 
-/* Bounds of the search for evidence, beyond those of the check: after them what was found so far is reported. */
+/* Bounds of the search for evidence, beyond those of the check: after them what was found so far is
+ * reported. */
 #define LIN_SHRINK_NS_MAX     (10 * NS_PER_S)
 #define LIN_SHRINK_CHECKS_MAX 20000u
 
