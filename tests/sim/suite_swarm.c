@@ -114,10 +114,11 @@ static void partition_something(struct storm *storm)
     case 1:
         server_isolate(storm->cluster, any_server(storm), true);
         break;
-    case 2: /* one way, between any two hosts, clients too */
-        sim_cut(any_server(storm)->host, storm->cluster->client_hosts[sim_between(0, CLIENTS - 1)],
-                true);
+    case 2: { /* one way, from a server to a client */
+        const struct server *server = any_server(storm);
+        sim_cut(server->host, storm->cluster->client_hosts[sim_between(0, CLIENTS - 1)], true);
         break;
+    }
     default: {
         struct server *leader = group_leader(group);
         if (leader != NULL) { /* it is heard by nobody of its group, but hears all */
@@ -158,13 +159,16 @@ static void something_happens(struct storm *storm)
     case 7:
         sim_heal();
         break;
-    case 8:
-        sim_host_pause(any_server(storm)->host, sim_between(1, 900) * SIM_MS);
+    case 8: {
+        struct server *server = any_server(storm);
+        sim_host_pause(server->host, sim_between(1, 900) * SIM_MS);
         break;
-    case 9:
-        any_server(storm)->host->disk_stalled_until_ns =
-            sim_now_ns() + sim_between(10, 3000) * SIM_MS;
+    }
+    case 9: {
+        struct server *server = any_server(storm);
+        server->host->disk_stalled_until_ns = sim_now_ns() + sim_between(10, 3000) * SIM_MS;
         break;
+    }
     default:
         change_network();
         break;
