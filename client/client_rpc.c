@@ -17,6 +17,10 @@ static int read_pem(const char *path, struct buf *out, char *why, size_t why_siz
         return error == ERR_NOT_FOUND ? ERR_IO : error;
     }
     put_u8(out, 0);
+    if (strstr((const char *)out->data, "-----BEGIN ") == NULL) {
+        (void)snprintf(why, why_size, "%.150s holds no PEM: a line -----BEGIN ... is wanted", path);
+        return ERR_INVALID; /* gRPC would take it, and never connect */
+    }
     return 0;
 }
 

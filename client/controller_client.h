@@ -57,5 +57,8 @@ int controller_client_watch(struct controller_client *client, uint64_t from_numb
 /* The same, but only the newest config is wanted: numbers may be skipped, never go back. */
 int controller_client_watch_latest(struct controller_client *client, controller_config_fn changed,
                                    void *context) MUST_USE;
+/* Before the watch: from now on a warning is logged when no controller gives a config, and why. For
+ * servers; a library says nothing on its program's standard error. */
+void controller_client_warn(struct controller_client *client);
 
 #endif

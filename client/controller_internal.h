@@ -42,6 +42,8 @@ struct controller_watch {
     uint32_t endpoint;
     uint32_t failures; /* streams in a row that ended without a config */
     bool progressed;   /* this stream gave a config */
+    bool warns;        /* logs failures that last */
+    int refusal;       /* what this stream's controller answered instead of a config; 0: nothing */
     struct rpc_stream *stream;
     struct rpc_timer *timer;
     controller_config_fn changed;

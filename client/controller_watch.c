@@ -15,6 +15,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "client/client_rpc.h"
 #include "proto/messages.h"
 #include "proto/methods.h"
 
@@ -61,6 +62,7 @@ static bool stream_message(void *context, struct rpc_stream *stream, struct byte
     watch->heard_ns = clock_now_ns(client->clock);
     bool skipped = error == 0 && response.config != NULL && !watch->latest_only &&
                    response.config->number > watch->next;
+    watch->refusal = response.header.error;
     if (error == 0 && response.header.error != 0) {
         (void)controller__redirect(client, watch->endpoint, response.header.route.leader_address);
     }
@@ -75,6 +77,21 @@ static bool stream_message(void *context, struct rpc_stream *stream, struct byte
     return true;
 }
 
+/* Mutex held. Rarer and rarer, while it goes on; the first few are a leader that went. */
+static void warn(const struct controller_client *client, int error, const char *text)
+{
+    const struct controller_watch *watch = &client->watch;
+    bool due = watch->failures >= 8 && (watch->failures & (watch->failures - 1)) == 0;
+    if (watch->warns && due && !client->closing) {
+        log_event(LOG_WARN, "controllers.no_config",
+                  "address=%s error=%s text=\"%.200s\" attempts=%u",
+                  client->endpoints[watch->endpoint].address,
+                  err_name(watch->refusal != 0 ? watch->refusal : error),
+                  watch->refusal != 0 ? err_text(watch->refusal) : client__plain_text(text),
+                  watch->failures);
+    }
+}
+
 static void stream_closed(void *context, struct rpc_stream *stream, int error, const char *text)
 {
     struct controller_client *client = context;
@@ -86,6 +103,7 @@ static void stream_closed(void *context, struct rpc_stream *stream, int error, c
     watch->stream = NULL;
     if (!watch->progressed) {
         watch->failures++;
+        warn(client, error, text);
     }
     (void)controller__redirect(client, watch->endpoint, "");
     if (client->closing) {
@@ -110,6 +128,7 @@ static void open_stream(struct controller_client *client)
     struct rpc_channel *channel;
     watch->endpoint = client->target;
     watch->progressed = false;
+    watch->refusal = 0;
     int error = controller__channel(client, watch->endpoint, &channel);
     if (error == 0) {
         error = rpc_stream_open(channel, METHOD_CONTROLLER_WATCH, &watch_events, client,
@@ -224,6 +243,13 @@ void controller__watch_close(struct controller_client *client)
         rpc_stream_cancel(watch->stream);
         break;
     }
+}
+
+void controller_client_warn(struct controller_client *client)
+{
+    pthread_mutex_lock(&client->mutex);
+    client->watch.warns = true;
+    pthread_mutex_unlock(&client->mutex);
 }
 
 static int start_watch(struct controller_client *client, bool latest_only, uint64_t from_number,

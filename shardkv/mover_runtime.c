@@ -450,6 +450,7 @@ int mover_runtime_start(struct mover_runtime *runtime, struct node *node,
         return ERR_NO_SPACE;
     }
     runtime->started = true;
+    controller_client_warn(runtime->controllers);
     return controller_client_watch_latest(runtime->controllers, config_changed, runtime);
 }
 

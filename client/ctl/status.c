@@ -287,7 +287,7 @@ int ctl_status(struct ctl *ctl, int argc, char **argv)
             }
         }
         view_deinit(&view);
-        if (!watch || fflush(stdout) != 0) {
+        if (code != CTL_DONE || !watch || fflush(stdout) != 0) {
             break;
         }
         struct timespec pause = {.tv_sec = (time_t)(interval_ns / NS_PER_S),

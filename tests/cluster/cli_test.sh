@@ -121,6 +121,7 @@ refuse 2 "unknown flag --bogus" "$ctl" get k --bogus
 refuse 2 "no command 'frob'" "$ctl" frob
 refuse 2 "'nonsense' is not host:port" "$ctl" get k --controllers nonsense
 refuse 2 "--tls-cert" "$ctl" get k --tls-ca "$work/none"
+refuse 2 "holds no PEM" "$ctl" get k --tls-ca "$0" --tls-cert "$0" --tls-key "$0"
 refuse 2 "--id=N" "$bin/shardkv" --cluster cli --group 1
 refuse 2 "--heartbeat" "$bin/shardkv" --group 1 --id 1 --listen "$(at 3)" --data "$work/x" --heartbeat 1s
 refuse 2 "--shards=0" "$bin/shardctrler" --id 1 --listen "$(at 3)" --data "$work/x" --shards 0
@@ -269,6 +270,8 @@ end g2-3 9
 expect 5 "belongs to replica 3 of group 2" timeout 10 "$bin/shardkv" --group 1 --id 3 --listen "$(at 10)" --data "$work/g2-3"
 expect 5 "belongs to cluster" timeout 10 "$bin/shardkv" --cluster other --group 2 --id 3 --listen "$(at 10)" --data "$work/g2-3"
 expect 3 "cannot listen on $(at 0)" timeout 10 "$bin/shardkv" --group 2 --id 4 --listen "$(at 0)" --data "$work/g2-4"
+start stranger "$bin/shardkv" --cluster other --group 6 --id 1 --listen "$(at 11)" --controllers "$(at 0)"
+until_true 15 grep -q 'controllers.no_config.*WRONG_CLUSTER' "$work/stranger.log" || fail "a stranger's log does not say so"
 python3 - "$work/g2-3/wal" <<'P'
 import glob, sys
 # a byte in the middle of the oldest segment that has many
