@@ -73,7 +73,7 @@ bool wal_segment_header_decode(const uint8_t *bytes, uint64_t offset,
         .flags = load_u32(bytes + 72),
     };
     return out->file_bytes >= WAL_SEGMENT_DATA_AT + WAL_TAIL_BYTES &&
-           out->file_bytes % WAL_FILE_ALIGN_BYTES == 0;
+           out->file_bytes % WAL_FILE_ALIGN_BYTES == 0 && out->start.index <= WAL_INDEX_MAX;
 }
 
 static uint32_t wal_group_header_crc(const uint8_t *bytes, uint64_t salt, uint64_t offset)
@@ -223,7 +223,8 @@ int wal_base_decode(struct bytes bytes, struct wal_base *out)
     membership_position.index = get_u64(&reader);
     membership_position.term = get_u64(&reader);
     struct bytes membership = get_bytes(&reader, get_u32(&reader));
-    if (!reader_done(&reader) || out->first_sequence == 0) {
+    if (!reader_done(&reader) || out->first_sequence == 0 ||
+        out->first_sequence > WAL_INDEX_MAX || out->position.index > WAL_INDEX_MAX) {
         return ERR_CORRUPT;
     }
     wal_hard_state_decode(hard_state.data, &out->hard_state);

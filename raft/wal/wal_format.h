@@ -21,6 +21,7 @@
 #define WAL_MEMBERSHIP_BYTES_MAX   (64u * 1024u) /* encoded; far above 15 members of ~150 bytes */
 #define WAL_BASE_BYTES_MAX         (WAL_MEMBERSHIP_BYTES_MAX + 128u)
 #define WAL_VERSION                1u
+#define WAL_INDEX_MAX              (UINT64_MAX / 2) /* no log gets there; index + 1 never overflows */
 
 static_assert(WAL_SEGMENT_HEADER_COPY_AT + WAL_SEGMENT_HEADER_BYTES <= WAL_SEGMENT_DATA_AT,
               "both header copies lie before the first group");
