@@ -100,6 +100,21 @@ static void encode_delta(const struct config *before, const struct config *confi
     buf_deinit(&groups);
 }
 
+/* Every shard belongs to one of these groups (ascending) or to nobody. */
+static bool owners_known(const uint64_t *owners, uint32_t shard_count,
+                         const struct config_group *groups, size_t group_count)
+{
+    const struct config listed = {.groups = (struct config_group *)(uintptr_t)groups,
+                                  .group_count = (uint32_t)group_count};
+    for (uint32_t shard = 0; shard < shard_count; shard++) {
+        bool checked = shard > 0 && owners[shard] == owners[shard - 1];
+        if (!checked && owners[shard] != 0 && config_find_group(&listed, owners[shard]) == NULL) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* gives *out = what the record makes of `before` (NULL for a full one). */
 static int decode_record(struct bytes record, const struct config *before, struct config **out)
 {
@@ -134,7 +149,11 @@ static int decode_record(struct bytes record, const struct config *before, struc
         const struct config *from = bare != NULL ? bare : before;
         struct config_group *groups = mem_calloc((size_t)from->group_count + 1, sizeof *groups);
         size_t group_count = active_groups(from, groups);
-        *out = transition_make(before, owners, groups, group_count);
+        if (owners_known(owners, before->shard_count, groups, group_count)) {
+            *out = transition_make(before, owners, groups, group_count);
+        } else {
+            error = ERR_CORRUPT;
+        }
         free(groups);
     }
     if (bare != NULL) {
@@ -234,11 +253,14 @@ int history_decode(struct reader *reader, struct history **out)
     for (uint64_t i = 0; good && i < count; i++) {
         struct bytes bytes = get_sized(reader, RECORD_BYTES_MAX);
         struct config *config = NULL;
-        good = !reader->failed && decode_record(bytes, history->latest, &config) == 0;
+        /* history_get begins at the full ones, and counts on where they are */
+        bool must_be_full = i % HISTORY_FULL_INTERVAL == 0;
+        good = !reader->failed &&
+               decode_record(bytes, must_be_full ? NULL : history->latest, &config) == 0;
         if (!good) {
             break;
         }
-        good = config->number == i &&
+        good = config->number == i && config->group_count <= GROUPS_MAX &&
                (history->latest == NULL || config->shard_count == history->latest->shard_count);
         if (history->latest != NULL) {
             config_free(history->latest);
