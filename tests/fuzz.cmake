@@ -42,3 +42,7 @@ skv_fuzz(NAME messages SOURCES unit/message_cases.c USES proto MUTATIONS 20000)
 skv_fuzz(NAME blocks USES proto MUTATIONS 40000)
 skv_fuzz(NAME core USES raft/core MUTATIONS 4000)
 skv_fuzz(NAME wal USES raft/core raft/wal LIBRARIES test-fake-vfs MUTATIONS 4000)
+skv_fuzz(NAME peer USES raft/core raft/node MUTATIONS 40000)
+skv_fuzz(NAME config USES shardctrler MUTATIONS 6000)
+skv_fuzz(NAME words SOURCES ${CMAKE_SOURCE_DIR}/client/ctl/encoding.c ${CMAKE_SOURCE_DIR}/client/ctl/jsonl.c
+    USES client proto LIBRARIES test-lin PkgConfig::JANSSON MUTATIONS 30000)
