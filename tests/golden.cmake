@@ -1,0 +1,14 @@
+# Golden scripts: each file of golden/scripts is a test of its name.
+if(NOT TARGET raft-core)
+    return()  # while rooms are being built
+endif()
+add_executable(golden golden/main.c golden/golden.c golden/show.c unit/raft_pump.c)
+set_target_properties(golden PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+target_include_directories(golden PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+target_link_libraries(golden PRIVATE base raft-core PkgConfig::CMOCKA)
+file(GLOB golden_scripts CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/golden/scripts/*.txt)
+foreach(script ${golden_scripts})
+    get_filename_component(name ${script} NAME_WE)
+    add_test(NAME golden.${name} COMMAND golden ${script})
+    set_tests_properties(golden.${name} PROPERTIES TIMEOUT 30 LABELS "raft;golden")
+endforeach()
