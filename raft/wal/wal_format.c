@@ -223,8 +223,8 @@ int wal_base_decode(struct bytes bytes, struct wal_base *out)
     membership_position.index = get_u64(&reader);
     membership_position.term = get_u64(&reader);
     struct bytes membership = get_bytes(&reader, get_u32(&reader));
-    if (!reader_done(&reader) || out->first_sequence == 0 ||
-        out->first_sequence > WAL_INDEX_MAX || out->position.index > WAL_INDEX_MAX) {
+    if (!reader_done(&reader) || out->first_sequence == 0 || out->first_sequence > WAL_INDEX_MAX ||
+        out->position.index > WAL_INDEX_MAX) {
         return ERR_CORRUPT;
     }
     wal_hard_state_decode(hard_state.data, &out->hard_state);
