@@ -5,7 +5,7 @@ skv_test(NAME test_linear SOURCES unit/test_linear.c sim/linear.c USES base LABE
 
 add_executable(sim_suite
     sim/sim_main.c sim/sim_report.c sim/sim_world.c sim/sim_threads.c sim/sim_net.c sim/sim_rpc.c sim/sim_rpc_stream.c
-    sim/sim_node.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/clerk.c sim/linear.c sim/kv_test.c
+    sim/sim_node.c sim/sim_node_api.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/clerk.c sim/linear.c sim/kv_test.c
     sim/suite_kvraft.c sim/suite_kvraft_faults.c sim/suite_rsm.c sim/shard_test.c sim/suite_shardkv.c
     sim/suite_shardkv_changes.c sim/suite_swarm.c raft/sim_clock.c lib/fake_store.c)
 set_target_properties(sim_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)

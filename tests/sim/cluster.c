@@ -202,12 +202,17 @@ void server_isolate(struct cluster *cluster, struct server *server, bool isolate
 
 struct settle_wait {
     struct cluster *cluster;
-    uint64_t number;
+    const struct config *config;
 };
 
-static bool table_is_quiet(const struct kv_table *table, uint64_t number)
+/* A group that was never in a config may have taken none. */
+static bool table_is_quiet(const struct kv_table *table, const struct config *config)
 {
-    if (table->config_number != number || table->pending_count > 0 || !kv_table_is_settled(table)) {
+    if (table->config_number == 0 && config_find_group(config, table->group_id) == NULL) {
+        return true;
+    }
+    if (table->config_number != config->number || table->pending_count > 0 ||
+        !kv_table_is_settled(table)) {
         return false;
     }
     for (uint32_t i = 0; i < table->shard_count; i++) {
@@ -236,7 +241,7 @@ static bool all_settled(void *context)
             continue;
         }
         struct kv_table *table = kv_machine_table(server_machine(leader));
-        bool quiet = table_is_quiet(table, wait->number);
+        bool quiet = table_is_quiet(table, wait->config);
         kv_table_unref(table);
         if (!quiet) {
             return false;
@@ -248,12 +253,12 @@ static bool all_settled(void *context)
 void cluster_wait_settled(struct cluster *cluster, uint64_t timeout_ns)
 {
     struct config *config = cluster_query(cluster);
-    struct settle_wait wait = {.cluster = cluster, .number = config->number};
-    config_free(config);
+    struct settle_wait wait = {.cluster = cluster, .config = config};
     if (!sim_run_until(timeout_ns, all_settled, &wait)) {
         SIM_FAIL("the groups have not settled config %llu after %.0f s",
-                 (unsigned long long)wait.number, (double)timeout_ns / 1e9);
+                 (unsigned long long)config->number, (double)timeout_ns / 1e9);
     }
+    config_free(config);
 }
 
 /* ---- clients ---- */

@@ -7,76 +7,13 @@
  * A job's effect happens at the end of its latency: a crash before finds nothing of it, but for a
  * write, of which any part may be there. What can be asked of the loop goes through the mailbox, so
  * nothing is answered inside a call. */
-#include "sim/sim_node.h"
+#include "sim/sim_node_internal.h"
 
 #include "base/assert.h"
-#include "proto/messages.h"
 #include "sim/sim_net.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { PERSIST_JOBS_PER_SYNC = 64 }; /* as node_threads.c */
-
-enum mail_kind {
-    MAIL_FRAME = 1,
-    MAIL_JOB,
-    MAIL_PROPOSE,
-    MAIL_READ,
-    MAIL_TRANSFER,
-    MAIL_CHANGE,
-    MAIL_HASH
-};
-
-struct mail {
-    struct mail *next;
-    enum mail_kind kind;
-    struct blob *blob; /* FRAME; PROPOSE: the owner */
-    struct sim_host *from;
-    struct replica_job *job;
-    struct bytes payload;
-    node_done_fn done;
-    node_read_fn serve;
-    node_change_fn changed;
-    node_hash_fn hashed;
-    void *context;
-    uint64_t target;
-    struct raft_change change;
-    char address[RAFT_ADDRESS_BYTES_MAX];
-};
-
-struct node_worker {
-    struct replica_job *first, *last;
-    struct replica_job *running[PERSIST_JOBS_PER_SYNC];
-    size_t running_count;
-};
-
-struct peer {
-    uint64_t id;
-    struct sim_host *host;
-};
-
-struct node {
-    struct sim_host *host;
-    struct node_options options;
-    struct replica *replica;
-    struct node_observer observer;
-    struct mail *first, *last;
-    uint32_t mail_count;
-    bool loop_planned;
-    uint64_t tick_ns; /* this host's idea of a tick */
-    uint64_t next_tick_ns;
-    bool started;
-    bool stopped;
-    bool killed;
-    struct node_worker workers[REPLICA_WORKER_COUNT];
-    struct raft_membership members;
-    struct peer
-        heard[RAFT_MEMBERS_MAX]; /* whoever spoke to us, for those not in the membership yet */
-    uint32_t heard_count;
-    struct node_status published;
-};
 
 struct replica *sim_node_replica(struct node *node)
 {
@@ -95,7 +32,7 @@ void sim_node_set_clock(struct node *node, uint32_t percent)
 
 /* ---- mail ---- */
 
-static void mail_free(struct mail *mail)
+void sim_mail_free(struct mail *mail)
 {
     blob_unref(mail->blob);
     free(mail);
@@ -124,7 +61,7 @@ static void mail_refuse(struct mail *mail)
     case MAIL_FRAME:
         break;
     }
-    mail_free(mail);
+    sim_mail_free(mail);
 }
 
 static void loop_run(void *context, void *payload);
@@ -137,7 +74,7 @@ static void loop_plan(struct node *node)
     }
 }
 
-static void mail_post(struct node *node, struct mail *mail)
+void sim_mail_post(struct node *node, struct mail *mail)
 {
     if (node->last != NULL) {
         node->last->next = mail;
@@ -149,7 +86,7 @@ static void mail_post(struct node *node, struct mail *mail)
     loop_plan(node);
 }
 
-static struct mail *mail_create(enum mail_kind kind, void *context)
+struct mail *sim_mail_create(enum mail_kind kind, void *context)
 {
     struct mail *mail = mem_calloc(1, sizeof *mail);
     mail->kind = kind;
@@ -206,12 +143,12 @@ static void mail_take(struct node *node, struct mail *mail)
         replica_hash(replica, mail->hashed, mail->context);
         break;
     }
-    mail_free(mail);
+    sim_mail_free(mail);
 }
 
 /* ---- the loop ---- */
 
-static void poll(struct node *node)
+void sim_node_poll(struct node *node)
 {
     replica_poll(node->replica);
     replica_check(node->replica);
@@ -272,7 +209,7 @@ static void loop_round(struct node *node)
         mail_take(node, requests);
         requests = next;
     }
-    poll(node);
+    sim_node_poll(node);
     sim_callback_leave(former);
 }
 
@@ -351,10 +288,10 @@ static void worker_run(void *context, void *payload)
     struct sim_host *former = sim_callback_enter(node->host);
     replica_jobs_run(worker->running, worker->running_count);
     for (size_t i = 0; i < worker->running_count; i++) {
-        struct mail *mail = mail_create(MAIL_JOB, NULL);
+        struct mail *mail = sim_mail_create(MAIL_JOB, NULL);
         mail->job = worker->running[i];
         sim_world()->counters.snapshots_restored += strcmp(mail->job->name, "restore") == 0;
-        mail_post(node, mail);
+        sim_mail_post(node, mail);
     }
     worker->running_count = 0;
     sim_oracle_polled(node->host, node);
@@ -421,86 +358,38 @@ static void env_fatal(void *context, const char *what)
     }
 }
 
-void node_frame_arrived(struct sim_host *from, struct sim_host *to, struct blob *frame)
+struct replica_env sim_node_env(struct node *node)
 {
-    if (to->node != NULL && to->node->started && !to->node->killed) {
-        struct mail *mail = mail_create(MAIL_FRAME, NULL);
-        mail->blob = blob_ref(frame);
-        mail->from = from;
-        mail_post(to->node, mail);
-    }
-}
-
-/* ---- node.h ---- */
-
-int __wrap_node_create(const struct node_options *options, const struct state_machine *sm,
-                       const struct node_observer *observer, struct rpc *rpc, struct node **out,
-                       char *why, size_t why_size);
-int __wrap_node_create(const struct node_options *options, const struct state_machine *sm,
-                       const struct node_observer *observer, struct rpc *rpc, struct node **out,
-                       char *why, size_t why_size)
-{
-    (void)rpc;
-    struct node *node = mem_calloc(1, sizeof *node);
-    node->host = sim_world()->current;
-    node->options = *options;
-    if (observer != NULL) {
-        node->observer = *observer;
-    }
-    struct replica_options replica = replica_options_default();
-    replica.cluster_id = options->cluster_id;
-    replica.group_id = options->group_id;
-    replica.replica_id = options->replica_id;
-    replica.dir = options->dir;
-    replica.members = options->members;
-    replica.member_count = options->member_count;
-    replica.election_ticks = options->election_ticks;
-    replica.heartbeat_ticks = options->heartbeat_ticks;
-    replica.lease_reads = options->lease_reads;
-    replica.entry_bytes_max = options->entry_bytes_max;
-    replica.flush_log_bytes = options->flush_log_bytes;
-    replica.segment_bytes = options->segment_bytes;
-    replica.cache_bytes_max = options->cache_bytes_max;
-    replica.seed = options->seed;
-    replica.prewrite_segments = false;
-    struct replica_env env = {
+    return (struct replica_env){
         .context = node,
-        .clock = options->clock,
-        .vfs = options->vfs,
+        .clock = node->options.clock,
+        .vfs = node->options.vfs,
         .send = env_send,
         .submit = env_submit,
         .members_changed = env_members_changed,
         .fatal = env_fatal,
     };
-    int error = replica_create(&replica, sm, &node->observer, &env, &node->replica, why, why_size);
-    if (error != ERR_OK) {
-        free(node);
-        return error;
-    }
-    replica_status(node->replica, &node->published);
-    ASSERT(node->host->node == NULL);
-    node->host->node = node;
-    *out = node;
-    return ERR_OK;
 }
 
-int __wrap_node_add_methods(struct node *node, struct rpc_server *server);
-int __wrap_node_add_methods(struct node *node, struct rpc_server *server)
+void node_frame_arrived(struct sim_host *from, struct sim_host *to, struct blob *frame)
 {
-    (void)node; /* frames are datagrams here, and nobody calls Admin */
-    (void)server;
-    return ERR_OK;
+    if (to->node != NULL && to->node->started && !to->node->killed) {
+        struct mail *mail = sim_mail_create(MAIL_FRAME, NULL);
+        mail->blob = blob_ref(frame);
+        mail->from = from;
+        sim_mail_post(to->node, mail);
+    }
 }
 
-int __wrap_node_start(struct node *node);
-int __wrap_node_start(struct node *node)
+/* ---- beginning and end ---- */
+
+void sim_node_begin(struct node *node)
 {
     node->started = true;
     loop_plan(node);
     node->tick_ns = node->options.tick_ns * node->host->tick_percent / 100;
     node->next_tick_ns = sim_now_ns() + sim_between(1, node->tick_ns);
     sim_after(node->host, node->next_tick_ns - sim_now_ns(), tick_run, NULL, node, NULL);
-    return ERR_OK;
 }
 
 static void workers_discard(struct node *node)
@@ -520,7 +409,7 @@ static void workers_discard(struct node *node)
     }
 }
 
-static void mail_refuse_all(struct node *node)
+void sim_mail_refuse_all(struct node *node)
 {
     while (node->first != NULL) {
         struct mail *mail = node->first;
@@ -542,145 +431,7 @@ void sim_node_kill(struct node *node)
         fake_vfs_halt(host->disk);
     }
     node->killed = true;
-    mail_refuse_all(node);
+    sim_mail_refuse_all(node);
     workers_discard(node);
     replica_stop(node->replica); /* answers what waits; the answers go nowhere */
-}
-
-static void stop_transferred(void *context, int error)
-{
-    (void)error;
-    *(bool *)context = true;
-}
-
-void __wrap_node_stop(struct node *node);
-void __wrap_node_stop(struct node *node)
-{
-    if (node->stopped) {
-        return;
-    }
-    if (!node->killed && node->started) {
-        bool transferred = replica_role(node->replica) != NODE_LEADER;
-        uint64_t until_ns = sim_now_ns() + node->options.tick_ns * node->options.election_ticks;
-        if (!transferred) {
-            replica_transfer(node->replica, 0, stop_transferred, &transferred);
-            poll(node);
-        }
-        while (!transferred && sim_now_ns() < until_ns) {
-            sim_step();
-        }
-        replica_stop(node->replica);
-        while (!replica_is_idle(node->replica)) {
-            sim_step();
-        }
-    }
-    node->stopped = true;
-    node->killed = true;
-    mail_refuse_all(node);
-}
-
-void __wrap_node_destroy(struct node *node);
-void __wrap_node_destroy(struct node *node)
-{
-    if (node == NULL) {
-        return;
-    }
-    __wrap_node_stop(node);
-    node->host->node = NULL;
-    replica_destroy(node->replica);
-    free(node);
-}
-
-int __wrap_node_propose(struct node *node, struct bytes payload, struct blob *owner,
-                        node_done_fn done, void *context);
-int __wrap_node_propose(struct node *node, struct bytes payload, struct blob *owner,
-                        node_done_fn done, void *context)
-{
-    if (payload.size > NODE_COMMAND_BYTES_MAX) {
-        return ERR_TOO_LARGE;
-    }
-    if (node->stopped || node->killed) {
-        return ERR_SHUTDOWN;
-    }
-    if (node->mail_count >= node->options.mailbox_items_max) {
-        return ERR_BUSY;
-    }
-    struct mail *mail = mail_create(MAIL_PROPOSE, context);
-    mail->payload = payload;
-    mail->blob = blob_ref(owner);
-    mail->done = done;
-    mail_post(node, mail);
-    return ERR_OK;
-}
-
-/* For what asks and carries no payload. */
-static int post_request(struct node *node, struct mail *mail)
-{
-    if (node->stopped || node->killed) {
-        mail_free(mail);
-        return ERR_SHUTDOWN;
-    }
-    mail_post(node, mail);
-    return ERR_OK;
-}
-
-int __wrap_node_read(struct node *node, node_read_fn serve, void *context);
-int __wrap_node_read(struct node *node, node_read_fn serve, void *context)
-{
-    struct mail *mail = mail_create(MAIL_READ, context);
-    mail->serve = serve;
-    return post_request(node, mail);
-}
-
-int __wrap_node_transfer(struct node *node, uint64_t target, node_change_fn done, void *context);
-int __wrap_node_transfer(struct node *node, uint64_t target, node_change_fn done, void *context)
-{
-    struct mail *mail = mail_create(MAIL_TRANSFER, context);
-    mail->target = target;
-    mail->changed = done;
-    return post_request(node, mail);
-}
-
-int __wrap_node_change_member(struct node *node, const struct raft_change *change,
-                              node_change_fn done, void *context);
-int __wrap_node_change_member(struct node *node, const struct raft_change *change,
-                              node_change_fn done, void *context)
-{
-    struct mail *mail = mail_create(MAIL_CHANGE, context);
-    mail->change = *change;
-    (void)snprintf(mail->address, sizeof mail->address, "%s",
-                   change->address == NULL ? "" : change->address);
-    mail->changed = done;
-    return post_request(node, mail);
-}
-
-int __wrap_node_hash(struct node *node, node_hash_fn done, void *context);
-int __wrap_node_hash(struct node *node, node_hash_fn done, void *context)
-{
-    struct mail *mail = mail_create(MAIL_HASH, context);
-    mail->hashed = done;
-    return post_request(node, mail);
-}
-
-void __wrap_node_status(struct node *node, struct node_status *out);
-void __wrap_node_status(struct node *node, struct node_status *out)
-{
-    *out = node->published;
-}
-
-bool __wrap_node_is_leader(struct node *node);
-bool __wrap_node_is_leader(struct node *node)
-{
-    return node->published.role == NODE_LEADER;
-}
-
-void __wrap_node_fill_status(struct node *node, struct msg_status_response *out);
-void __wrap_node_fill_status(struct node *node, struct msg_status_response *out)
-{
-    /* Nobody asks a simulated server for its Status: the tests look inside. */
-    out->cluster_id = node->options.cluster_id;
-    out->group_id = node->options.group_id;
-    out->replica_id = node->options.replica_id;
-    out->commit = node->published.raft.commit;
-    out->applied = node->published.raft.applied;
 }
