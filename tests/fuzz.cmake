@@ -10,6 +10,7 @@ if(SHARDKV_FUZZ)
     foreach(room base raft-core raft-wal proto raft-node client shardctrler shardkv)
         target_compile_options(${room} PRIVATE -fsanitize=fuzzer-no-link)
     endforeach()
+    cmake_language(DEFER CALL target_compile_options test-lin PRIVATE -fsanitize=fuzzer-no-link)  # defined later
 endif()
 
 # skv_fuzz(NAME <name> SOURCES <what it needs beyond tests/fuzz/fuzz_<name>.c> USES <rooms> LIBRARIES ... MUTATIONS <n>)
@@ -46,3 +47,5 @@ skv_fuzz(NAME peer USES raft/core raft/node MUTATIONS 40000)
 skv_fuzz(NAME config USES shardctrler MUTATIONS 6000)
 skv_fuzz(NAME words SOURCES ${CMAKE_SOURCE_DIR}/client/ctl/encoding.c ${CMAKE_SOURCE_DIR}/client/ctl/jsonl.c
     USES client proto LIBRARIES test-lin PkgConfig::JANSSON MUTATIONS 30000)
+skv_fuzz(NAME kv SOURCES lib/fake_store.c USES shardkv proto LIBRARIES test-fake-vfs MUTATIONS 6000)
+skv_fuzz(NAME replica USES raft/node raft/core proto LIBRARIES test-node-harness MUTATIONS 1500)
