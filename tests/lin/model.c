@@ -157,13 +157,6 @@ uint32_t lin_model_value(struct lin_model *model, struct lin_value value)
     return intern_value(model, narrow(model, everything(model), value.bytes));
 }
 
-uint32_t lin_model_prefix(struct lin_model *model, struct lin_model_value range)
-{
-    ASSERT_CMP(range.from, <, range.to);
-    ASSERT_CMP(range.to, <=, model->observed_count);
-    return intern_value(model, range);
-}
-
 bool lin_model_find_token(const struct lin_model *model, struct bytes token, uint32_t *out)
 {
     const struct bytes *found =

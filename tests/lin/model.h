@@ -55,8 +55,6 @@ void lin_model_deinit(struct lin_model *model);
 uint64_t lin_model_bytes(const struct lin_model *model);
 
 uint32_t lin_model_value(struct lin_model *model, struct lin_value value);
-/* The value that is the beginning of observed[range.from .. range.to-1], all of them. */
-uint32_t lin_model_prefix(struct lin_model *model, struct lin_model_value range);
 uint32_t lin_model_token(const struct lin_model *model, struct bytes token); /* one of `tokens` */
 bool lin_model_find_token(const struct lin_model *model, struct bytes token, uint32_t *out);
 uint32_t lin_model_append(struct lin_model *model, uint32_t value, uint32_t token);

@@ -2,9 +2,10 @@
  *
  * Every value that is ever read is a base (what some put or cas wrote, or nothing) followed by
  * appended tokens. Walking the observed values from each place that bases and tokens can reach
- * tells which tokens were ever seen, and which values nobody can have written. A token that can
- * only come from one append, whole, tells more: that append took effect once, so everything up to
- * the token is the same wherever it is read, and is what the append must have made. */
+ * tells which tokens were ever seen, and which values nobody can have written. Where a value can be
+ * put together in one way only, that is how it was made. A token in it that only one append writes
+ * tells more: that append took effect once, so everything up to the token is the same wherever the
+ * token is read, and is what the append must have made. */
 #ifndef TESTS_LIN_READING_H
 #define TESTS_LIN_READING_H
 

@@ -144,7 +144,8 @@ const char *lin_failure_text(const struct lin_failure *failure)
     case LIN_NOT_WRITTEN:
         return "Nothing that was called before it returned makes the value that this one saw:";
     case LIN_TWICE_APPLIED:
-        return "What one append wrote stands in two places, so it took effect twice:";
+        return "What one append wrote was read behind different beginnings, but it takes effect "
+               "once:";
     case LIN_NO_ORDER:
         return failure->core_is_minimal
                    ? "No order explains these operations, none of which can be left out ('-': its "

@@ -20,9 +20,10 @@
  * replaced, can no longer come to see its value: appends alone do not lead there, and no other
  * write that could is to be placed before that return (doomed). With unique values this leaves one
  * order of puts, and of appends: the one that was read.
- *   6. An append is placed only where it makes what was read of it (reading.h), and a state made by
- * the only write some observers' values can begin with is kept until they are placed
- * (keeps_dependents).
+ *   6. An append is placed only where it makes what was read of it (reading.h). A write and all
+ * whose values can begin with no other one are a cluster: no other base comes between them
+ * (keeps_dependents), and of two clusters that one goes first of which anything returned before
+ * anything of the other was called (in_cluster_order).
  *   7. Versions grow: what claims one is placed in their order (in_version_order).
  *
  * 2 and 3 need that every observer tells a value; `cautious` turns them off. */
@@ -74,6 +75,11 @@ static void flip(struct search *search, const struct task *task)
     search->set_hash ^= task->hash;
 }
 
+static bool is_base(const struct task *task)
+{
+    return task->kind == TASK_WRITE || task->kind == TASK_CAS;
+}
+
 static void place(struct search *search, uint32_t index)
 {
     const struct task *task = &search->tasks[index];
@@ -81,6 +87,7 @@ static void place(struct search *search, uint32_t index)
     search->trail[search->trail_count++] = index;
     uint32_t *end = task->open ? &search->open_bits_end : &search->bits_end;
     *end = task->bit >= *end ? task->bit + 1 : *end;
+    links_remove(&search->clusters, 1 + index);
     if (task->open) {
         links_remove(&search->opens, 1 + index - search->required_count);
         return;
@@ -102,6 +109,7 @@ static void take_back(struct search *search, const struct frame *to)
         uint32_t index = search->trail[--search->trail_count];
         const struct task *task = &search->tasks[index];
         flip(search, task);
+        links_restore(&search->clusters, 1 + index);
         if (task->open) {
             links_restore(&search->opens, 1 + index - search->required_count);
             continue;
@@ -235,8 +243,7 @@ static void settle(struct search *search, struct position *position)
 
 static bool could_lead_to(const struct search *search, const struct task *task, uint32_t value)
 {
-    return (task->kind == TASK_WRITE || task->kind == TASK_CAS) &&
-           lin_model_reaches(&search->model, task->argument, value);
+    return is_base(task) && lin_model_reaches(&search->model, task->argument, value);
 }
 
 /* Whether the observer may yet see its value, the present one being `value`. Necessary, not
@@ -317,6 +324,18 @@ static bool in_version_order(const struct search *search, uint32_t index)
     return task->kind == TASK_OBSERVE && search->tasks[first - 1].version >= task->version;
 }
 
+/* No other cluster has a member that returned before one of this base's cluster was called. */
+static bool in_cluster_order(const struct search *search, uint32_t index)
+{
+    const struct task *task = &search->tasks[index];
+    uint32_t first = search->clusters.next[0];
+    if (first == 1 + index) {
+        first = search->clusters.next[first];
+    }
+    return !is_base(task) || first == 0 ||
+           search->tasks[first - 1].cluster_returned_at > task->cluster_called_at;
+}
+
 /* Whether an observer of `value`, or of what appends make of it, may come before any other write.
  */
 static bool soon_seen(const struct search *search, uint32_t value)
@@ -352,6 +371,9 @@ static bool worth_trying(struct search *search, const struct task *open,
     if (search->plain) {
         return true;
     }
+    if (!in_cluster_order(search, (uint32_t)(open - search->tasks))) {
+        return false;
+    }
     if (open->twin != NO_TASK) {
         uint32_t bit = search->tasks[open->twin].bit;
         if ((search->open_done[bit / 64] >> bit % 64 & 1) == 0) {
@@ -383,7 +405,8 @@ static uint32_t next_candidate(struct search *search, struct frame *frame)
         frame->next = search->events.next[node];
         uint32_t index = node_task(node);
         bool buries_debt = frame->position.debt && search->tasks[index].kind == TASK_WRITE;
-        if (!buries_debt && (search->plain || in_version_order(search, index))) {
+        if (!buries_debt && (search->plain || (in_version_order(search, index) &&
+                                               in_cluster_order(search, index)))) {
             return index;
         }
     }
@@ -440,7 +463,7 @@ static bool descend(struct search *search, const struct frame *from, uint32_t in
         (task->result != LIN_VALUE_NONE && value_of(search, after.state) != task->result)) {
         return false;
     }
-    if (task->kind == TASK_WRITE || task->kind == TASK_CAS) {
+    if (is_base(task)) {
         after.base = index;
     }
     *frame = frame_here(search);

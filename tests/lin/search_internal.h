@@ -31,9 +31,13 @@ struct task {
     uint32_t argument; /* WRITE, CAS: a value; APPEND: a token */
     uint32_t want;     /* OBSERVE, CAS: a value; LIN_VALUE_NONE: any that is present */
     uint32_t result;   /* APPEND: what it must make, see reading.h; LIN_VALUE_NONE: not known */
-    uint32_t base; /* required observer: the only WRITE or CAS its value may begin with; NO_TASK:
-                      not known */
-    uint32_t bit;  /* its number among the required or among the open, by call */
+    /* Required: the only WRITE or CAS after which, and before any other, it can be placed; NO_TASK:
+     * not known. Those with one base, and the base, are its cluster: they come together in every
+     * order. */
+    uint32_t base;
+    uint32_t cluster_returned_at,
+        cluster_called_at;           /* WRITE, CAS: first return and last call of its cluster */
+    uint32_t bit;                    /* its number among the required or among the open, by call */
     uint32_t called_at, returned_at; /* its events' places in the order of all */
     uint32_t twin;     /* open: the one before it, by call, with the same effect; NO_TASK: none */
     uint64_t version;  /* OBSERVE: the one seen; else the one made; 0: not claimed */
@@ -60,8 +64,10 @@ struct search {
     struct links
         readers; /* the same for each wanted value; value v's sentinel is 1 + required_count + v */
     struct links by_version; /* 0: sentinel; required tasks that claim a version, node 1 + task */
+    struct links
+        clusters; /* 0: sentinel; bases yet to be placed by cluster_returned_at, node 1 + task */
     uint32_t reader_value_count;
-    uint32_t *dependents; /* by task: required observers yet to be placed whose base it is */
+    uint32_t *dependents; /* by task: of its cluster, those yet to be placed */
 
     uint64_t *done, *open_done; /* bits by task.bit */
     uint64_t set_hash;

@@ -155,21 +155,23 @@ static void order_tasks(struct search *search, const struct lin_op *ops)
     for (uint32_t i = 0; i < count; i++) {
         ordered[i].bit = ordered[i].open ? i - search->required_count : i;
         ordered[i].hash = lin_mix(i);
+        ordered[i].cluster_called_at = ordered[i].called_at;
+        ordered[i].cluster_returned_at = ordered[i].returned_at;
     }
     free(events);
     free(search->tasks);
     search->tasks = ordered;
 }
 
-/* Finds the observers whose value can begin in one way only. */
-static void find_bases(struct search *search)
+/* By observed value: the only base that can begin it, or NO_TASK. gives */
+static uint32_t *only_bases(const struct search *search)
 {
     const struct lin_model *model = &search->model;
     uint32_t values = model->observed_count;
-    /* By observed value: how many bases begin it, and the sum of their tasks; first as differences.
-     */
+    /* How many bases begin it, and the sum of their tasks; first as differences. */
     int64_t *counts = mem_calloc((size_t)values + 1, sizeof *counts);
     int64_t *sums = mem_calloc((size_t)values + 1, sizeof *sums);
+    uint32_t *only = mem_calloc(values, sizeof *only);
     for (uint32_t i = 0; i < search->task_count; i++) {
         const struct task *task = &search->tasks[i];
         if ((task->kind != TASK_WRITE && task->kind != TASK_CAS) ||
@@ -182,23 +184,66 @@ static void find_bases(struct search *search)
         sums[value.from] += i;
         sums[value.to] -= i;
     }
-    for (uint32_t i = 1; i < values; i++) {
-        counts[i] += counts[i - 1];
-        sums[i] += sums[i - 1];
-    }
-    for (uint32_t i = 0; i < search->required_count; i++) {
-        struct task *task = &search->tasks[i];
-        if (!task_observes(task) || task->want <= LIN_VALUE_OTHER || task->want == LIN_VALUE_NONE) {
-            continue;
-        }
-        uint32_t at = model->values[task->want].from;
-        if (counts[at] == 1 && !model->from_nothing[at]) {
-            task->base = (uint32_t)sums[at];
-            search->dependents[task->base]++;
-        }
+    for (uint32_t i = 0; i < values; i++) {
+        counts[i] += i > 0 ? counts[i - 1] : 0;
+        sums[i] += i > 0 ? sums[i - 1] : 0;
+        only[i] = counts[i] == 1 && !model->from_nothing[i] ? (uint32_t)sums[i] : NO_TASK;
     }
     free(counts);
     free(sums);
+    return only;
+}
+
+static bool wants_present_value(const struct task *task)
+{
+    return task_observes(task) && task->want > LIN_VALUE_OTHER && task->want != LIN_VALUE_NONE;
+}
+
+static void join_cluster(struct search *search, struct task *task, uint32_t base)
+{
+    struct task *to = &search->tasks[base];
+    task->base = base;
+    search->dependents[base]++;
+    to->cluster_called_at =
+        task->called_at > to->cluster_called_at ? task->called_at : to->cluster_called_at;
+    to->cluster_returned_at =
+        task->returned_at < to->cluster_returned_at ? task->returned_at : to->cluster_returned_at;
+}
+
+/* An observer belongs to the only base of its value; an append, to that of a value which a required
+ * observer saw it in. */
+static void find_clusters(struct search *search)
+{
+    const struct lin_model *model = &search->model;
+    uint32_t *only = only_bases(search);
+    uint32_t *base_seen = mem_calloc(model->observed_count, sizeof *base_seen);
+    for (uint32_t i = 0; i < model->observed_count; i++) {
+        base_seen[i] = NO_TASK;
+    }
+    for (uint32_t i = 0; i < search->required_count; i++) {
+        struct task *task = &search->tasks[i];
+        if (wants_present_value(task)) {
+            uint32_t at = model->values[task->want].from;
+            base_seen[at] = only[at];
+            if (only[at] != NO_TASK) {
+                join_cluster(search, task, only[at]);
+            }
+        }
+    }
+    for (uint32_t i = 0; i < search->required_count; i++) {
+        struct task *task = &search->tasks[i];
+        if (task->kind != TASK_APPEND || task->result == LIN_VALUE_NONE) {
+            continue;
+        }
+        struct lin_model_value value = model->values[task->result];
+        for (uint32_t at = value.from; at < value.to && task->base == NO_TASK; at++) {
+            if (base_seen[at] != NO_TASK) {
+                join_cluster(search, task, base_seen[at]);
+            }
+        }
+    }
+    free(base_seen);
+    free(only);
 }
 
 static uint64_t effect_of(const struct task *task)
@@ -281,7 +326,7 @@ static int by_rank(const void *a, const void *b)
 static void make_lists(struct search *search)
 {
     uint32_t required = search->required_count;
-    struct ranked *ranked = mem_calloc(2 * (size_t)required, sizeof *ranked);
+    struct ranked *ranked = mem_calloc(2 * (size_t)search->task_count, sizeof *ranked);
     size_t count = 0;
     for (uint32_t i = 0; i < required; i++) {
         ranked[count++] = (struct ranked){search->tasks[i].called_at, 0, call_node(i)};
@@ -315,6 +360,16 @@ static void make_lists(struct search *search)
     qsort(ranked, count, sizeof *ranked, by_rank);
     for (size_t i = 0; i < count; i++) {
         links_add_last(&search->by_version, 0, 1 + ranked[i].task);
+    }
+    count = 0;
+    for (uint32_t i = 0; i < search->task_count; i++) {
+        if (search->dependents[i] > 0) {
+            ranked[count++] = (struct ranked){search->tasks[i].cluster_returned_at, 0, i};
+        }
+    }
+    qsort(ranked, count, sizeof *ranked, by_rank);
+    for (size_t i = 0; i < count; i++) {
+        links_add_last(&search->clusters, 0, 1 + ranked[i].task);
     }
     free(ranked);
     for (uint32_t i = required; i < search->task_count; i++) {
@@ -395,11 +450,15 @@ static void make_state(struct search *search)
     links_init(search, &search->by_return, 1 + required);
     links_init(search, &search->readers, 1 + required + search->reader_value_count);
     links_init(search, &search->by_version, 1 + required);
+    links_init(search, &search->clusters, 1 + tasks);
+    search->dependents = mem_calloc(tasks, sizeof search->dependents[0]);
+    if (!search->plain) {
+        find_clusters(search);
+    }
     make_lists(search);
     search->done = mem_calloc(required / 64 + 1, sizeof search->done[0]);
     search->open_done = mem_calloc((tasks - required) / 64 + 1, sizeof search->open_done[0]);
     search->trail = mem_calloc(tasks, sizeof search->trail[0]);
-    search->dependents = mem_calloc(tasks, sizeof search->dependents[0]);
     search->fixed_bytes +=
         tasks * (sizeof search->tasks[0] + sizeof search->trail[0] + sizeof search->dependents[0]) +
         tasks / 4;
@@ -430,9 +489,6 @@ bool search__prepare(struct search *search, const struct lin_op *ops, size_t cou
     order_tasks(search, ops);
     find_twins(search);
     make_state(search);
-    if (!plain) {
-        find_bases(search);
-    }
     return true;
 }
 
@@ -443,6 +499,7 @@ void search__deinit(struct search *search)
     links_deinit(&search->by_return);
     links_deinit(&search->readers);
     links_deinit(&search->by_version);
+    links_deinit(&search->clusters);
     free(search->tasks);
     free(search->done);
     free(search->open_done);

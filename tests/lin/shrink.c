@@ -230,6 +230,7 @@ void lin_shrink(const struct lin_op *ops, size_t count, const struct lin_budget 
     }
     bool again = shrinker.info.reason == LIN_NO_ORDER;
     while (again && !shrinker.stopped) {
+        shrinker.uncertain = false; /* what counts is the last round, which finds nothing more */
         again = forget_pieces(&shrinker, core, &left, scratch, FORGET_VERSIONS);
         again = forget_pieces(&shrinker, core, &left, scratch, FORGET_OUTCOMES) || again;
     }

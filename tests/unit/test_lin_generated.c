@@ -211,6 +211,71 @@ static void test_generated_lost_append_is_found(void **state)
     try_mutation(&mixed_shape, LIN_LOST_APPEND, SEEDS / 4);
 }
 
+/* Two gets exchange what they read; often that is as good an answer. */
+static void exchange_some(struct lin_made *made, struct rng *rng)
+{
+    for (uint64_t i = rng_below(rng, 8); i > 0; i--) {
+        struct lin_made_op *a = &made->ops[rng_below(rng, made->count)];
+        struct lin_made_op *b = &made->ops[rng_below(rng, made->count)];
+        if (a->op.kind == LIN_GET && b->op.kind == LIN_GET) {
+            struct lin_op kept = a->op;
+            a->op.observed = b->op.observed;
+            a->op.version = b->op.version;
+            b->op.observed = kept.observed;
+            b->op.version = kept.version;
+        }
+    }
+}
+
+/* Longer than every order could be tried for: against the search without its shortcuts, which
+ * itself is held against every order in test_lin_random.c. */
+static void test_generated_shortcuts_change_no_verdict(void **state)
+{
+    (void)state;
+    uint64_t answered = 0;
+    uint64_t good = 0;
+    for (uint64_t seed = 1; seed <= 4000; seed++) {
+        struct rng rng;
+        rng_init(&rng, seed);
+        struct lin_shape shape = {.seed = seed,
+                                  .ops = rng_between(&rng, 10, 40),
+                                  .keys = 1,
+                                  .clients = (uint32_t)rng_between(&rng, 2, 6),
+                                  .put_percent = (uint32_t)rng_between(&rng, 5, 30),
+                                  .append_percent = (uint32_t)rng_below(&rng, 25),
+                                  .delete_percent = (uint32_t)rng_below(&rng, 10),
+                                  .cas_percent = (uint32_t)rng_below(&rng, 20),
+                                  .info_per_mille = (uint32_t)rng_below(&rng, 200),
+                                  .stall_per_mille = 20,
+                                  .values = (uint32_t)rng_below(&rng, 4),
+                                  .versions = rng_chance(&rng, 1, 4),
+                                  .think_ns_max = NS_PER_MS};
+        struct lin_made made;
+        lin_made_init(&made, &shape);
+        exchange_some(&made, &rng);
+        struct lin_history *history = lin_history_create();
+        lin_made_add_to(&made, history);
+        struct lin_result plain;
+        struct lin_result quick;
+        (void)lin_check(history, &(struct lin_limits){.plain = true, .steps_max = 300000}, &plain);
+        (void)lin_check(history, &(struct lin_limits){.steps_max = 300000}, &quick);
+        if (plain.verdict != LIN_UNKNOWN) {
+            if (plain.verdict != quick.verdict) {
+                print_error("seed %llu\n", (unsigned long long)seed);
+            }
+            assert_int_equal(quick.verdict, plain.verdict);
+            answered++;
+            good += plain.verdict == LIN_LINEARIZABLE;
+        }
+        lin_result_deinit(&plain);
+        lin_result_deinit(&quick);
+        lin_history_destroy(history);
+        lin_made_deinit(&made);
+    }
+    assert_in_range(answered, 3900, 4000);
+    assert_in_range(good, 1000, 3000);
+}
+
 static void test_generated_crowd_mutants_are_found(void **state)
 {
     (void)state;
@@ -245,6 +310,7 @@ int main(void)
         cmocka_unit_test(test_generated_swapped_reads_are_found),
         cmocka_unit_test(test_generated_early_read_is_found),
         cmocka_unit_test(test_generated_lost_append_is_found),
+        cmocka_unit_test(test_generated_shortcuts_change_no_verdict),
         cmocka_unit_test(test_generated_crowd_mutants_are_found),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
