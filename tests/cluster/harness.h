@@ -78,6 +78,9 @@ bool cluster_wait_settled(struct cluster *cluster, double seconds);
  * code; -1 when it ended otherwise or had to be killed after `seconds`. Any thread. */
 int program_run(char *const argv[], double seconds, struct buf *out);
 
+/* Waits until all running replicas of the group have applied the same and their states' checksums are equal. */
+bool cluster_wait_equal(struct cluster *cluster, uint64_t group, double seconds);
+
 double now_seconds(void); /* monotonic */
 /* Runs `condition(context)` until it is true or `seconds` passed; sleeps 20 ms between. */
 bool wait_until(bool (*condition)(void *context), void *context, double seconds);

@@ -32,13 +32,13 @@ static int ask(struct cluster *cluster, const struct process *process, const cha
 }
 
 /* Into a zeroed *out; deinit it on true. */
-static bool ask_status(struct cluster *cluster, const struct process *process,
+static bool ask_status(struct cluster *cluster, const struct process *process, bool with_hash,
                        struct msg_status_response *out)
 {
     if (process->pid == 0) {
         return false;
     }
-    struct msg_status_request message = {0};
+    struct msg_status_request message = {.with_hash = with_hash};
     struct buf request, reply;
     buf_init(&request);
     buf_init(&reply);
@@ -63,7 +63,7 @@ static struct process *find_leader(struct cluster *cluster, uint64_t group,
     struct msg_status_response *status = mem_calloc(1, sizeof *status);
     for (uint32_t i = 0; i < cluster->process_count; i++) {
         struct process *process = &cluster->processes[i];
-        if (process->group != group || !ask_status(cluster, process, status)) {
+        if (process->group != group || !ask_status(cluster, process, false, status)) {
             continue;
         }
         if (strcmp(status->role, "leader") == 0 && (leader == NULL || status->term > out->term)) {
@@ -169,4 +169,36 @@ static bool all_have_settled(void *context)
 bool cluster_wait_settled(struct cluster *cluster, double seconds)
 {
     return wait_until(all_have_settled, cluster, seconds);
+}
+
+static bool replicas_are_equal(void *context)
+{
+    const struct wanted_leader *wanted = context;
+    struct msg_status_response *status = mem_calloc(1, sizeof *status);
+    uint64_t hash = 0, applied = 0;
+    uint32_t count = 0;
+    bool equal = true;
+    for (uint32_t i = 0; i < wanted->cluster->process_count && equal; i++) {
+        const struct process *process = &wanted->cluster->processes[i];
+        if (process->group != wanted->group || process->pid == 0) {
+            continue;
+        }
+        equal = ask_status(wanted->cluster, process, true, status);
+        if (!equal) {
+            break;
+        }
+        equal = count == 0 || (status->state_hash == hash && status->state_hash_applied == applied);
+        hash = status->state_hash;
+        applied = status->state_hash_applied;
+        count++;
+        msg_status_response_deinit(status);
+    }
+    free(status);
+    return equal && count > 1;
+}
+
+bool cluster_wait_equal(struct cluster *cluster, uint64_t group, double seconds)
+{
+    struct wanted_leader wanted = {cluster, group, NULL};
+    return wait_until(replicas_are_equal, &wanted, seconds);
 }

@@ -1,0 +1,300 @@
+/* See recorder.h. Each client keeps a list of its own; they are put together when all have ended.
+ * An unknown outcome stays open for ever; a command that was surely not executed is left out. A
+ * refused compare-and-set saw a version. */
+#include "fault/recorder.h"
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "client/shardkv.h"
+#include "lib/suite.h"
+#include "lin/report.h"
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define CHECK_TIME_NS   (120 * NS_PER_S)
+#define OPEN_TIMEOUT_MS 30000u
+
+struct seen { /* what this client last read of a key: what a compare-and-set expects */
+    bool known;
+    bool present;
+    uint64_t version;
+    struct buf value;
+};
+
+struct client {
+    struct recorder *recorder;
+    pthread_t thread;
+    uint32_t id;
+    uint64_t counter;
+    struct skv_client *skv;
+    struct rng rng;
+    struct seen *seen; /* by key */
+    struct lin_history *history;
+    struct recorder_report report;
+};
+
+struct recorder {
+    struct recorder_options options;
+    struct client *clients;
+    atomic_bool stop;
+    atomic_uint_fast64_t done;
+};
+
+static uint64_t now_ns(void)
+{
+    return clock_now_ns(clock_system());
+}
+
+static enum lin_kind draw_kind(struct client *client, uint32_t key)
+{
+    uint64_t draw = rng_below(&client->rng, 100);
+    if (draw < 40) {
+        return LIN_GET;
+    }
+    if (draw < 60) {
+        return LIN_PUT;
+    }
+    if (draw < 80) {
+        return LIN_APPEND;
+    }
+    if (draw < 88 || !client->seen[key].known) {
+        return LIN_DELETE;
+    }
+    return LIN_CAS;
+}
+
+static enum skv_op skv_op_of(enum lin_kind kind)
+{
+    switch (kind) {
+    case LIN_GET:
+        return SKV_GET;
+    case LIN_PUT:
+        return SKV_PUT;
+    case LIN_APPEND:
+        return SKV_APPEND;
+    case LIN_DELETE:
+        return SKV_DELETE;
+    case LIN_CAS:
+        return SKV_CAS;
+    case LIN_SEEN:
+        break;
+    }
+    UNREACHABLE();
+}
+
+static int call(struct client *client, enum skv_op op, struct bytes key, struct bytes value,
+                uint64_t expected, struct skv_result *result)
+{
+    uint32_t timeout_ms = client->recorder->options.timeout_ms;
+    switch (op) {
+    case SKV_GET:
+        return skv_get(client->skv, key.data, key.size, timeout_ms, result);
+    case SKV_PUT:
+        return skv_put(client->skv, key.data, key.size, value.data, value.size, timeout_ms, result);
+    case SKV_APPEND:
+        return skv_append(client->skv, key.data, key.size, value.data, value.size, timeout_ms,
+                          result);
+    case SKV_DELETE:
+        return skv_delete(client->skv, key.data, key.size, timeout_ms, result);
+    case SKV_CAS:
+        return skv_cas(client->skv, key.data, key.size, expected, value.data, value.size,
+                       timeout_ms, result);
+    }
+    UNREACHABLE();
+}
+
+static void remember(struct seen *seen, const struct skv_result *result)
+{
+    seen->known = true;
+    seen->present = result->code == SKV_OK;
+    seen->version = seen->present ? result->version : 0;
+    buf_clear(&seen->value);
+    if (seen->present) {
+        buf_append(&seen->value, result->value, result->value_size);
+    }
+}
+
+/* Fills what the answer adds to the operation. False when it says nothing and is left out. */
+static bool take_answer(struct client *client, struct lin_op *op, uint32_t key,
+                        const struct skv_result *result)
+{
+    if (op->kind == LIN_GET) {
+        if (result->outcome != SKV_DONE) {
+            return false;
+        }
+        remember(&client->seen[key], result);
+        op->observed =
+            result->code == SKV_OK ? lin_value_of(result->value, result->value_size) : LIN_ABSENT;
+        op->version = result->code == SKV_OK ? result->version : 0;
+        return true;
+    }
+    if (result->outcome == SKV_UNKNOWN) {
+        op->returned_ns = LIN_NEVER;
+        return true;
+    }
+    if (result->outcome == SKV_DONE) {
+        op->version = op->kind == LIN_DELETE ? 0 : result->version;
+        return true;
+    }
+    if (op->kind != LIN_CAS || result->code != SKV_VERSION_MISMATCH) {
+        return false;
+    }
+    bool absent = result->version == 0;
+    op->kind = absent ? LIN_GET : LIN_SEEN;
+    op->observed = LIN_ABSENT;
+    op->expected = 0;
+    op->version = result->version;
+    return true;
+}
+
+static void count(struct client *client, const struct skv_result *result, bool is_get)
+{
+    switch (result->outcome) {
+    case SKV_DONE:
+        client->report.done++;
+        client->report.reads += is_get;
+        atomic_fetch_add(&client->recorder->done, 1);
+        break;
+    case SKV_NOT_DONE:
+        client->report.not_done++;
+        break;
+    case SKV_UNKNOWN:
+        client->report.unknown++;
+        break;
+    }
+}
+
+static void run_one(struct client *client)
+{
+    uint32_t key_index = (uint32_t)rng_below(&client->rng, client->recorder->options.keys);
+    enum lin_kind kind = draw_kind(client, key_index);
+    const struct seen *seen = &client->seen[key_index];
+    char key[32], value[32];
+    int key_size = snprintf(key, sizeof key, "fault-%u", key_index);
+    int value_size = snprintf(value, sizeof value, "%u.%llu;", client->id,
+                              (unsigned long long)client->counter++);
+    struct lin_op op = {.kind = kind,
+                        .process = client->id,
+                        .key = bytes_of(key, (size_t)key_size),
+                        .called_ns = now_ns()};
+    if (kind == LIN_PUT || kind == LIN_APPEND || kind == LIN_CAS) {
+        op.argument = lin_value_of(value, (size_t)value_size);
+    }
+    struct buf expected;
+    buf_init(&expected);
+    if (kind == LIN_CAS) {
+        buf_append_bytes(&expected, buf_view(&seen->value));
+        op.expected = seen->version;
+        op.observed = seen->present ? lin_value_of(expected.data, expected.size) : LIN_ABSENT;
+    }
+    struct skv_result result;
+    (void)call(client, skv_op_of(kind), op.key, op.argument.bytes, op.expected, &result);
+    op.returned_ns = now_ns();
+    count(client, &result, kind == LIN_GET);
+    if (take_answer(client, &op, key_index, &result)) {
+        lin_history_add(client->history, &op);
+    }
+    skv_result_free(&result);
+    buf_deinit(&expected);
+}
+
+static void *run_client(void *context)
+{
+    struct client *client = context;
+    uint32_t pause_us = client->recorder->options.pause_us;
+    struct timespec pause = {pause_us / 1000000, (long)(pause_us % 1000000) * 1000};
+    while (!atomic_load(&client->recorder->stop)) {
+        run_one(client);
+        nanosleep(&pause, NULL);
+    }
+    return NULL;
+}
+
+struct recorder *recorder_start(const struct recorder_options *options)
+{
+    struct recorder *recorder = mem_calloc(1, sizeof *recorder);
+    recorder->options = *options;
+    recorder->clients = mem_calloc(options->clients, sizeof *recorder->clients);
+    for (uint32_t i = 0; i < options->clients; i++) {
+        struct client *client = &recorder->clients[i];
+        *client = (struct client){.recorder = recorder, .id = i, .history = lin_history_create()};
+        client->seen = mem_calloc(options->keys, sizeof *client->seen);
+        rng_init(&client->rng, options->seed + i);
+        char why[SKV_ERROR_TEXT_BYTES] = "";
+        struct skv_options skv = {.controllers = options->controllers,
+                                  .cluster = options->cluster,
+                                  .open_timeout_ms = OPEN_TIMEOUT_MS};
+        if (skv_open(&skv, &client->skv, why, sizeof why) != 0) {
+            FAIL("client %u: %s", i, why);
+        }
+        CHECK_EQ(pthread_create(&client->thread, NULL, run_client, client), 0);
+    }
+    return recorder;
+}
+
+uint64_t recorder_done(const struct recorder *recorder)
+{
+    return atomic_load(&recorder->done);
+}
+
+static void merge(struct lin_history *all, struct client *client, struct recorder_report *report)
+{
+    const struct lin_op *ops = lin_history_sorted(client->history);
+    size_t count = lin_history_count(client->history);
+    for (size_t i = 0; i < count; i++) {
+        lin_history_add(all, &ops[i]);
+    }
+    report->done += client->report.done;
+    report->not_done += client->report.not_done;
+    report->unknown += client->report.unknown;
+    report->reads += client->report.reads;
+}
+
+static void end_client(struct client *client)
+{
+    skv_close(client->skv);
+    lin_history_destroy(client->history);
+    for (uint32_t key = 0; key < client->recorder->options.keys; key++) {
+        buf_deinit(&client->seen[key].value);
+    }
+    free(client->seen);
+}
+
+static void judge(struct lin_history *history)
+{
+    struct lin_limits limits = {.clock = clock_system(), .time_ns = CHECK_TIME_NS, .explain = true};
+    struct lin_result result;
+    if (lin_check(history, &limits, &result) != LIN_LINEARIZABLE) {
+        struct buf text;
+        buf_init(&text);
+        lin_report_text(&result, &text);
+        FAIL("%.*s", (int)text.size, (const char *)text.data);
+    }
+    lin_result_deinit(&result);
+}
+
+void recorder_stop(struct recorder *recorder, struct recorder_report *report)
+{
+    memset(report, 0, sizeof *report);
+    struct lin_history *history = lin_history_create();
+    atomic_store(&recorder->stop, true);
+    for (uint32_t i = 0; i < recorder->options.clients; i++) {
+        pthread_join(recorder->clients[i].thread, NULL);
+    }
+    for (uint32_t i = 0; i < recorder->options.clients; i++) {
+        merge(history, &recorder->clients[i], report);
+        end_client(&recorder->clients[i]);
+    }
+    CHECK_CMP(report->done, >, 0);
+    CHECK_CMP(report->reads, >, 0);
+    judge(history);
+    lin_history_destroy(history);
+    free(recorder->clients);
+    free(recorder);
+}

@@ -1,0 +1,33 @@
+/* Clients of a real cluster that write down what they called and what they were answered, and the
+ * judgement of it: is the history linearizable? Each client is a thread with a libshardkv client of
+ * its own and one command in flight. Values are unique. */
+#ifndef TESTS_FAULT_RECORDER_H
+#define TESTS_FAULT_RECORDER_H
+
+#include <stdint.h>
+
+struct recorder;
+
+struct recorder_options {
+    const char *controllers;
+    const char *cluster;
+    uint64_t seed;
+    uint32_t clients;
+    uint32_t keys;
+    uint32_t timeout_ms; /* of one command */
+    uint32_t pause_us;   /* between the commands of a client, so that a history stays checkable */
+};
+
+struct recorder_report {
+    uint64_t done, not_done, unknown; /* commands, gets included */
+    uint64_t reads;                   /* gets that were answered */
+};
+
+struct recorder *recorder_start(const struct recorder_options *options); /* gives */
+/* Commands done so far, by anybody; any thread. Grows while the cluster serves. */
+uint64_t recorder_done(const struct recorder *recorder);
+/* takes. Ends the clients and checks. Fails the program with the evidence when the history is not
+ * linearizable, when the checker hits a limit, or when nothing was done. */
+void recorder_stop(struct recorder *recorder, struct recorder_report *report);
+
+#endif
