@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""The arithmetic of tests/bench/run.sh: medians and spreads of its raw results, and small questions about JSON.
+
+    tables.py table RAW MODE PEER   tables in Markdown
+    tables.py write FILE TABLES     puts them between the markers of FILE, leaving the rest of it as it is
+    tables.py peak RAW SYSTEM       the best median of puts a second with 128-byte values, as a whole number
+    tables.py leader GROUP          id of the group's leader, from `shardctl status --json` on standard input
+    tables.py revision              of etcd, from `etcdctl endpoint status -w json` on standard input
+"""
+
+import json
+import statistics
+import sys
+
+BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
+
+# row, title, unit, where its figure stands, smaller is better
+ROWS = [
+    ("put-1", "put, 1 outstanding, p50", "ms", ("latency", "p50_ns"), True),
+    ("put-unary-64", "put, unary, 64 outstanding", "op/s", ("per_second",), False),
+    ("put-unary-1000", "put, unary, 1000 outstanding", "op/s", ("per_second",), False),
+    ("put-library-64", "put, library, 64 outstanding", "op/s", ("per_second",), False),
+    ("put-library-256", "put, library, 256 outstanding", "op/s", ("per_second",), False),
+    ("put-library-1000", "put, library, 1000 outstanding", "op/s", ("per_second",), False),
+    ("get-1", "linearizable get, 1 outstanding, p50", "ms", ("latency", "p50_ns"), True),
+    ("get-unary-1000", "linearizable get, unary, 1000 outstanding", "op/s", ("per_second",), False),
+    ("get-library-64", "linearizable get, library, 64 outstanding", "op/s", ("per_second",), False),
+    ("get-library-1000", "linearizable get, library, 1000 outstanding", "op/s", ("per_second",), False),
+    ("mixed-library-256", "90 % get, 10 % put, library, 256 outstanding", "op/s", ("per_second",), False),
+    ("kill", "SIGKILL of the leader to the next put done", "ms", ("event", "next_done_ns"), True),
+    ("transfer", "planned hand-over: longest time without a put", "ms", ("event", "gap_ns"), True),
+    ("tail", "put, open loop at half the own peak, p99.9", "ms", ("latency", "p99.9_ns"), True),
+]
+
+
+def read(path):
+    """{(size, row, system): [result, ...]} and the machine's facts."""
+    results, machine = {}, None
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            result = json.loads(line)
+            results.setdefault(tuple(result["label"].split("/")), []).append(result)
+            machine = machine or result.get("machine")
+    return results, machine
+
+
+def figures(results, unit, path):
+    """The row's figure in each result that has one. A run that failed, or an event that did, has none."""
+    found = []
+    for result in results:
+        event = result.get("event")
+        if result.get("failed") or (event and (not event["ran"] or event["status"] != 0)):
+            continue
+        value = result
+        for name in path:
+            value = value[name]
+        if value > 0:
+            found.append(value / 1e6 if unit == "ms" else value)
+    return found
+
+
+def number(value, unit):
+    if unit == "op/s":
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if value < 100 else f"{value:.0f}"
+
+
+def cell(found, unit):
+    if not found:
+        return "no result"
+    text = number(statistics.median(found), unit)
+    if len(found) > 1:
+        text += f" [{number(min(found), unit)}–{number(max(found), unit)}]"
+    return f"{text} {unit}"
+
+
+def troubles(results):
+    """What went wrong in a row's runs, for the last column."""
+    total = {"not_done": 0, "unknown": 0, "never_begun": 0}
+    lost = 0
+    for result in results:
+        event = result.get("event")
+        if result.get("failed") or (event and (not event["ran"] or event["status"] != 0)):
+            lost += 1
+            continue
+        for name in total:
+            total[name] += result["outcomes"][name]
+    parts = [f"{count} {name.replace('_', ' ')}" for name, count in total.items() if count]
+    if lost:
+        parts.append(f"{lost} runs failed")
+    return ", ".join(parts)
+
+
+def ours_of(results, size, row):
+    for system in ("library", "unary"):
+        if (size, row, system) in results:
+            return results[size, row, system]
+    return []
+
+
+def table(path, mode, peer):
+    results, machine = read(path)
+    if machine is None:
+        sys.exit("tables.py: not one measurement succeeded")
+    print(f"{machine['date'][:10]}, {mode} run: {machine['processors']} x {machine['processor']}, "
+          f"{machine['memory_bytes'] / 2**30:.0f} GiB, {machine['kernel']}, load average at the beginning "
+          f"{machine['load_average']:.2f}; compared with {peer}. Medians [smallest–largest of the rounds].")
+    sizes = list(dict.fromkeys(size for size, _, _ in results))
+    for size in sizes:
+        print(f"\nValues of {size if size != '128' else '128 B'}:\n")
+        print("| | shardkv | etcd | ratio | failures (shardkv; etcd) |")
+        print("|---|---:|---:|---:|---|")
+        for row, title, unit, where, smaller in ROWS:
+            mine, theirs = ours_of(results, size, row), results.get((size, row, "etcd"), [])
+            if not mine and not theirs:
+                continue
+            ours, peers = figures(mine, unit, where), figures(theirs, unit, where)
+            ratio = "–"
+            if ours and peers:
+                a, b = statistics.median(ours), statistics.median(peers)
+                ratio = f"{b / a if smaller else a / b:.1f}x"
+            bad = [troubles(mine), troubles(theirs)]
+            note = "none" if not any(bad) else f"{bad[0] or 'none'}; {bad[1] or 'none'}"
+            rate = "".join(f" ({name} {runs[0]['rate']:,}/s)" for name, runs in (("shardkv", mine), ("etcd", theirs))
+                           if row == "tail" and runs and "rate" in runs[0])
+            print(f"| {title}{rate} | {cell(ours, unit)} | {cell(peers, unit)} | {ratio} | {note} |")
+
+
+def write(path, tables_path):
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        sys.exit(f"tables.py: {path} must hold '{BEGIN}' and after it '{END}', once each")
+    with open(tables_path, encoding="utf-8") as file:
+        tables = file.read()
+    before, after = text[:text.index(BEGIN)], text[text.index(END):]
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(f"{before}{BEGIN}\n{tables}{after}")
+
+
+def peak(path, system):
+    results, _ = read(path)
+    best = 0
+    for (size, row, which), runs in results.items():
+        if size == "128" and which == system and row.startswith("put-") and row != "put-1":
+            found = figures(runs, "op/s", ("per_second",))
+            best = max(best, statistics.median(found) if found else 0)
+    print(int(best))
+
+
+def find_leader(node, group):
+    """The id of a replica that says it leads `group`, wherever in the document it stands."""
+    if isinstance(node, dict):
+        node_group = node.get("group", group)
+        if isinstance(node_group, int) and node.get("role") == "leader" and node_group == group:
+            return node.get("replica", node.get("id"))
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
+    for child in children:
+        found = find_leader(child, group)
+        if found is not None:
+            return found
+    return None
+
+
+def main(arguments):
+    match arguments:
+        case ["table", raw, mode, peer]:
+            table(raw, mode, peer)
+        case ["write", path, tables]:
+            write(path, tables)
+        case ["peak", raw, system]:
+            peak(raw, system)
+        case ["leader", group]:
+            found = find_leader(json.load(sys.stdin), int(group))
+            if found is None:
+                sys.exit(1)
+            print(found)
+        case ["revision"]:
+            print(max(one["Status"]["header"]["revision"] for one in json.load(sys.stdin)))
+        case _:
+            sys.exit(__doc__)
+
+
+main(sys.argv[1:])
