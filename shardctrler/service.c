@@ -231,6 +231,7 @@ static void handle_status(void *context, struct rpc_call *call, struct bytes req
     if (error == 0) {
         node_fill_status(service->node, response);
         response->config_number = config_machine_latest_number(service->machine);
+        snprintf(response->version, sizeof response->version, "%s", SHARDKV_VERSION);
         if (message.with_hash) {
             const struct state_machine sm = config_machine_interface(service->machine);
             struct raft_position position;

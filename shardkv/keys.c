@@ -10,6 +10,11 @@ struct bytes key_applied(void)
     return bytes_of("ma", 2);
 }
 
+struct bytes key_serves_from(void)
+{
+    return bytes_of("mf", 2);
+}
+
 struct bytes key_config(void)
 {
     return bytes_of("mc", 2);

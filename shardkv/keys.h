@@ -53,6 +53,7 @@ static inline struct bytes store_key_view(const struct store_key *key)
 
 struct bytes key_applied(void); /* static storage */
 struct bytes key_config(void);
+struct bytes key_serves_from(void); /* u64: see kv_machine_internal.h */
 void key_of_pending(uint32_t shard, uint64_t number, struct store_key *out);
 void key_of_shard(uint32_t shard, struct store_key *out);
 void key_of_session(uint32_t shard, uint64_t client_id, struct store_key *out);

@@ -202,7 +202,7 @@ static int run_op(struct block_run *block, const struct op *op, uint32_t fingerp
                   struct op_result *result)
 {
     const struct shard_record *record = kv__shard(block->machine, op->shard);
-    result->error = record == NULL ? ERR_WRONG_GROUP : shard_record_serves(record);
+    result->error = record == NULL ? ERR_WRONG_GROUP : kv__serves(block->machine, record);
     if (result->error != 0) {
         block->flags |= KV_RESULT_REFUSED;
         return 0;
@@ -264,7 +264,7 @@ static int read_one(struct kv_machine *machine, const struct op *op, size_t *val
     struct op_result result = {0};
     struct row_view row = {0};
     const struct shard_record *record = kv__shard(machine, op->shard);
-    result.error = record == NULL ? ERR_WRONG_GROUP : shard_record_serves(record);
+    result.error = record == NULL ? ERR_WRONG_GROUP : kv__serves(machine, record);
     if (result.error != 0) {
         *flags |= KV_RESULT_REFUSED;
     } else {

@@ -21,6 +21,7 @@ void kv_command_encode(const struct kv_command *command, struct buf *out)
     ASSERT(command->kind != KV_COMMAND_BLOCK);
     put_u8(out, (uint8_t)command->kind);
     if (command->kind == KV_COMMAND_CONFIG) {
+        put_varint(out, command->number);
         buf_append_bytes(out, command->config);
         return;
     }
@@ -66,8 +67,9 @@ int kv_command_decode(struct bytes payload, struct kv_command *out)
         return ERR_UNSUPPORTED;
     }
     if (kind == KV_COMMAND_CONFIG) {
+        out->number = get_varint(&reader);
         out->config = get_bytes(&reader, reader_left(&reader));
-        return 0;
+        return reader.failed ? ERR_PROTOCOL : 0;
     }
     uint64_t shard = get_varint(&reader);
     out->shard = shard < SHARD_COUNT_MAX ? (uint32_t)shard : SHARD_COUNT_MAX;

@@ -15,7 +15,7 @@
 
 enum kv_command_kind {
     KV_COMMAND_BLOCK = 1,
-    KV_COMMAND_CONFIG = 0x41,  /* config */
+    KV_COMMAND_CONFIG = 0x41,  /* number: of the newest config there is; config */
     KV_COMMAND_CHUNK = 0x42,   /* shard, number, generation, after_row, last_row, end, rows */
     KV_COMMAND_INSTALL = 0x43, /* shard, number, generation, row_count, row_bytes, checksum */
     KV_COMMAND_DROP = 0x44,    /* shard, number, group: the destination */

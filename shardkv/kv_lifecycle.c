@@ -10,6 +10,7 @@
  *   PULLING  -> SERVING, PULLING   kv_install.c */
 #include "shardkv/kv_machine_internal.h"
 
+#include "base/codec.h"
 #include "base/log.h"
 #include "base/metrics.h"
 
@@ -47,6 +48,12 @@ static bool is_settled(const struct kv_machine *machine)
 
 /* A config that gives us back what is said to be here, while it is not, would serve an empty shard:
  * it is refused, and the group stays where it is until a person looks. */
+int kv__serves(const struct kv_machine *machine, const struct shard_record *record)
+{
+    int error = shard_record_serves(record);
+    return error == 0 && config_number(machine) < machine->serves_from ? ERR_SHARD_MOVING : error;
+}
+
 static int config_judge(const struct kv_machine *machine, const struct config *config)
 {
     uint64_t current = config_number(machine);
@@ -127,6 +134,11 @@ int kv__apply_config(struct kv_machine *machine, const struct kv_command *comman
         machine->shards = mem_calloc(config->shard_count, sizeof *machine->shards);
         machine->shard_dirty = mem_calloc(config->shard_count, sizeof *machine->shard_dirty);
         machine->dirty_shards = mem_calloc(config->shard_count, sizeof *machine->dirty_shards);
+        machine->serves_from = command->number > config->number ? command->number : config->number;
+        uint8_t serves_from[sizeof(uint64_t)];
+        store_u64(serves_from, machine->serves_from);
+        machine->store.ops->batch_put(machine->batch, key_serves_from(),
+                                      bytes_of(serves_from, sizeof serves_from));
     }
     for (uint32_t i = 0; i < config->shard_count; i++) {
         if (config->owners[i] == machine->options.group_id) {

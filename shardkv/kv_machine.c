@@ -148,6 +148,7 @@ void kv__publish(struct kv_machine *machine)
     struct kv_table *table =
         kv_table_create(machine->options.group_id, machine->config, machine->shards,
                         machine->pending, machine->pending_count);
+    table->serves_from = machine->serves_from;
     pthread_mutex_lock(&machine->state_mutex);
     struct kv_table *old = machine->table;
     machine->table = table;
@@ -341,6 +342,19 @@ static int apply(void *sm, const struct sm_batch *batch)
 
 /* ---- loading ---- */
 
+static int load_serves_from(struct kv_machine *machine)
+{
+    struct store_value value;
+    int error = machine->store.ops->get(machine->store.store, NULL, key_serves_from(), &value);
+    if (error != 0) {
+        return error == ERR_NOT_FOUND ? ERR_CORRUPT : error; /* written with the first config */
+    }
+    bool whole = value.bytes.size == sizeof machine->serves_from;
+    machine->serves_from = whole ? load_u64(value.bytes.data) : 0;
+    machine->store.ops->value_release(&value);
+    return whole ? 0 : ERR_CORRUPT;
+}
+
 static int load_config(struct kv_machine *machine)
 {
     struct store_value value;
@@ -356,6 +370,11 @@ static int load_config(struct kv_machine *machine)
     machine->store.ops->value_release(&value);
     if (error != 0) {
         return ERR_CORRUPT;
+    }
+    error = load_serves_from(machine);
+    if (error != 0) {
+        config_free(config);
+        return error;
     }
     machine->config = config_share_create(config);
     machine->shard_count = config->shard_count;
@@ -443,6 +462,7 @@ void kv__unload(struct kv_machine *machine)
     free(machine->shards);
     free(machine->shard_dirty);
     free(machine->dirty_shards);
+    machine->serves_from = 0;
     config_share_unref(machine->config);
     machine->pending = NULL;
     machine->pending_count = 0;

@@ -85,8 +85,9 @@ void kv_move_scan_deinit(struct kv_move_scan *scan);
 int kv_move_scan_step(struct kv_machine *machine, struct kv_move_scan *scan,
                       uint32_t rows_max) MUST_USE;
 
-/* About how much a shard holds: counted up to `rows_max` rows, estimated beyond. Any thread; may
- * read the disk. */
+/* About how much a shard holds: counted up to `rows_max` rows or KV_SIZE_BYTES_COUNTED_MAX bytes,
+ * estimated beyond. Any thread; may read the disk. */
+enum { KV_SIZE_BYTES_COUNTED_MAX = 4 * 1024 * 1024 };
 struct kv_shard_size {
     uint64_t keys;
     uint64_t bytes;

@@ -17,6 +17,10 @@ struct kv_machine {
 
     /* ---- apply thread only ---- */
     struct config_share *config; /* NULL: none yet */
+    /* No shard is served before this config: the newest there was when the first one was taken. A
+     * group goes through the configs in order, and those before tell of its past; one that had a
+     * past, left, was wiped and joined again must not take the shards it owned then for its own. */
+    uint64_t serves_from;
     uint32_t shard_count;
     struct shard_record *shards;
     bool *shard_dirty;      /* [shard_count] the record differs from the store's */
@@ -67,6 +71,9 @@ void kv__set_applied(struct kv_machine *machine, struct raft_position position);
 
 /* kv_block.c: an error is the store's */
 int kv__apply_block(struct kv_machine *machine, const struct sm_command *command);
+
+/* 0, WRONG_GROUP or SHARD_MOVING, for a shard of this group's newest config. */
+int kv__serves(const struct kv_machine *machine, const struct shard_record *record);
 
 /* kv_lifecycle.c: *answer is the command's result; the return value is the store's error */
 int kv__apply_config(struct kv_machine *machine, const struct kv_command *command, uint64_t time_ms,

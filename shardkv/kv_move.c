@@ -293,7 +293,8 @@ int kv_machine_shard_size(struct kv_machine *machine, uint32_t shard, uint32_t r
     key_range(KEY_SPACE_DATA, shard, &from, &to);
     struct store_iterator *iterator = ops->iterator_create(
         machine->store.store, NULL, store_key_view(&from), store_key_view(&to));
-    while (out->keys < rows_max && ops->iterator_valid(iterator)) {
+    while (out->keys < rows_max && out->bytes < KV_SIZE_BYTES_COUNTED_MAX &&
+           ops->iterator_valid(iterator)) {
         out->keys++;
         out->bytes += ops->iterator_key(iterator).size - KEY_PREFIX_BYTES +
                       ops->iterator_value(iterator).size;

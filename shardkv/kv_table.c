@@ -73,8 +73,11 @@ void kv_table_unref(struct kv_table *table)
 
 int kv_table_serves(const struct kv_table *table, uint32_t shard)
 {
-    return shard < table->shard_count ? shard_record_serves(&table->shards[shard])
-                                      : ERR_WRONG_GROUP;
+    if (shard >= table->shard_count) {
+        return ERR_WRONG_GROUP;
+    }
+    int error = shard_record_serves(&table->shards[shard]);
+    return error == 0 && table->config_number < table->serves_from ? ERR_SHARD_MOVING : error;
 }
 
 bool kv_table_is_settled(const struct kv_table *table)

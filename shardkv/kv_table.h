@@ -11,7 +11,8 @@ struct kv_table {
     uint64_t group_id;
     struct config_share *config; /* NULL before the first */
     uint64_t config_number;      /* 0 before the first */
-    uint32_t shard_count;        /* 0 before the first config */
+    uint64_t serves_from; /* no shard is served before this config; see kv_machine_internal.h */
+    uint32_t shard_count; /* 0 before the first config */
     struct shard_record *shards;
     uint32_t pending_count; /* by shard, then number */
     struct pending_drop *pending;

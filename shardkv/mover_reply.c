@@ -32,7 +32,10 @@ void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes con
     mover->next_poll_ns = now_ns + mover->options.poll_interval_ns;
     if (error == 0) {
         mover__propose(mover, task,
-                       &(struct kv_command){.kind = KV_COMMAND_CONFIG, .config = config});
+                       &(struct kv_command){.kind = KV_COMMAND_CONFIG,
+                                            .number = mover->latest > task->number ? mover->latest
+                                                                                   : task->number,
+                                            .config = config});
     } else if (error == ERR_CONFIG_UNKNOWN && mover->latest < task->number) {
         task->failures = 0; /* there is none yet */
     } else {

@@ -117,6 +117,38 @@ static void test_shard_gained_without_source_serves_at_once(void **state)
     assert_int_equal(kv_single_put(&fixture->b, 0, "k", "v").error, ERR_WRONG_GROUP);
 }
 
+/* A group whose disks were wiped after it had left, and that was joined again: its way through the
+ * old configs makes it the owner of what it owned in its former life, without the data. It serves
+ * nothing until it has reached the present. */
+static void test_shard_of_a_former_life_is_not_served(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *a = &fixture->a;
+    const uint64_t owners[SHARDS] = {1, 1};
+    const uint64_t sources[SHARDS] = {0, 0};
+    struct config *config = test_config(1, SHARDS, owners, sources);
+    struct buf bytes = {0};
+    config_encode(config, &bytes);
+    assert_int_equal(kv_single_run(a, &(struct kv_command){.kind = KV_COMMAND_CONFIG,
+                                                           .number = 3, /* the newest there is */
+                                                           .config = buf_view(&bytes)}),
+                     0);
+    buf_deinit(&bytes);
+    config_free(config);
+    assert_int_equal(kv_single_state(a, 0), SHARD_SERVING);
+    assert_int_equal(kv_single_put(a, 0, "k", "v").error, ERR_SHARD_MOVING);
+    assert_int_equal(config_to(a, 2, 1, 1, 1, 1), 0);
+    assert_int_equal(kv_single_put(a, 0, "k", "v").error, ERR_SHARD_MOVING);
+    struct kv_table *table = kv_machine_table(a->replica.machine);
+    assert_int_equal(kv_table_serves(table, 0), ERR_SHARD_MOVING);
+    kv_table_unref(table);
+    kv_replica_crash(&a->replica,
+                     fake_store_unflushed(a->replica.fake)); /* nothing lost, all loaded again */
+    assert_int_equal(kv_single_put(a, 0, "k", "v").error, ERR_SHARD_MOVING);
+    assert_int_equal(config_to(a, 3, 1, 1, 1, 1), 0);
+    assert_int_equal(kv_single_put(a, 0, "k", "v").error, 0);
+}
+
 static void test_shard_moves_with_rows_sessions_and_versions(void **state)
 {
     struct fixture *fixture = *state;
@@ -510,6 +542,7 @@ int main(void)
 #define SHARD_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         SHARD_TEST(test_shard_gained_without_source_serves_at_once),
+        SHARD_TEST(test_shard_of_a_former_life_is_not_served),
         SHARD_TEST(test_shard_moves_with_rows_sessions_and_versions),
         SHARD_TEST(test_shard_source_drops_everything_and_once),
         SHARD_TEST(test_shard_drop_goes_in_bounded_steps),
