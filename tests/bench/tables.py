@@ -148,17 +148,12 @@ def peak(path, system):
     print(int(best))
 
 
-def find_leader(node, group):
-    """The id of a replica that says it leads `group`, wherever in the document it stands."""
-    if isinstance(node, dict):
-        node_group = node.get("group", group)
-        if isinstance(node_group, int) and node.get("role") == "leader" and node_group == group:
-            return node.get("replica", node.get("id"))
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else []
-    for child in children:
-        found = find_leader(child, group)
-        if found is not None:
-            return found
+def find_leader(status, group):
+    for entry in status["groups"]:
+        if entry["id"] == group:
+            for replica in entry["replicas"]:
+                if replica.get("role") == "leader":
+                    return replica["id"]
     return None
 
 

@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "client/shardkv.h"
+#include "proto/limits.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -87,11 +88,15 @@ static const struct target_table library_table = {library_start, library_retries
 int target_library_create(const struct bench_options *options, struct target **out, char *why,
                           size_t why_size)
 {
-    uint64_t bytes = options->outstanding * (options->key_bytes + options->value_bytes + 256);
+    /* Twice what is under way, and enough for the loading of keys: the library's bounds are not what is measured. */
+    uint64_t commands = 2 * options->outstanding;
+    commands = commands < 4096 ? 4096 : commands;
+    commands = commands > SESSION_OUTSTANDING_MAX ? SESSION_OUTSTANDING_MAX : commands;
+    uint64_t bytes = commands * (options->key_bytes + options->value_bytes + 256);
     uint64_t least = 64ull * 1024 * 1024;
     struct skv_options skv = {.controllers = options->controllers,
                               .cluster = options->cluster,
-                              .outstanding_max = (uint32_t)options->outstanding,
+                              .outstanding_max = (uint32_t)commands,
                               .outstanding_bytes_max = bytes > least ? bytes : least};
     struct library *library = mem_calloc(1, sizeof *library);
     library->target.table = &library_table;
