@@ -118,13 +118,15 @@ static size_t cut_shortest(struct shrinker *shrinker, const struct lin_op *ops, 
 /* ---- 2. and 3.: fewer claims
  * ------------------------------------------------------------------------------------- */
 
-enum forget { FORGET_VERSIONS, FORGET_OUTCOMES };
+enum forget { FORGET_VERSIONS, FORGET_GETS, FORGET_OUTCOMES };
 
 static bool can_forget(const struct lin_op *op, enum forget what)
 {
     switch (what) {
     case FORGET_VERSIONS:
         return op->kind != LIN_SEEN && (op->version > 0 || op->expected > 0);
+    case FORGET_GETS:
+        return says_nothing_open(op);
     case FORGET_OUTCOMES:
         return op->returned_ns != LIN_NEVER;
     }
@@ -232,6 +234,9 @@ void lin_shrink(const struct lin_op *ops, size_t count, const struct lin_budget 
     while (again && !shrinker.stopped) {
         shrinker.uncertain = false; /* what counts is the last round, which finds nothing more */
         again = forget_pieces(&shrinker, core, &left, scratch, FORGET_VERSIONS);
+        /* Gets before returns: a write that returned says as much as one that somebody saw, and in
+         * one operation. */
+        again = forget_pieces(&shrinker, core, &left, scratch, FORGET_GETS) || again;
         again = forget_pieces(&shrinker, core, &left, scratch, FORGET_OUTCOMES) || again;
     }
     if (is_broken(&shrinker, core, left)) {
