@@ -175,6 +175,9 @@ int snapshot_staging_write(struct snapshot_staging *staging, uint64_t id, uint64
     if (!staging->active || staging->id != id || staging->next_offset != offset) {
         return ERR_INVALID;
     }
+    if (bytes.size == 0) {
+        return ERR_OK; /* an empty snapshot's one chunk; finish finds it too short */
+    }
     staging->next_offset += bytes.size;
     if (offset < SNAPSHOT_HEADER_BYTES) {
         size_t missing = (size_t)(SNAPSHOT_HEADER_BYTES - offset);
@@ -221,9 +224,11 @@ int snapshot_staging_finish(struct snapshot_staging *staging, const struct raft_
     char name[64];
     char ready[VFS_PATH_BYTES_MAX];
     if (!staging->active || staging->id != snapshot->id ||
-        staging->next_offset != snapshot->size_bytes ||
-        staging->next_offset < SNAPSHOT_HEADER_BYTES) {
+        staging->next_offset != snapshot->size_bytes) {
         return ERR_INVALID;
+    }
+    if (staging->next_offset < SNAPSHOT_HEADER_BYTES) {
+        staging->corrupt = true; /* what the leader calls a snapshot is none */
     }
     snprintf(name, sizeof(name), "ready-%020" PRIu64 "-%016" PRIx64, snapshot->position.index,
              snapshot->id);
