@@ -303,6 +303,27 @@ static void apply_commands(struct side *side, struct reader *input)
     }
 }
 
+/* One bit of it is wrong, or its end is missing: never taken. */
+static void check_damaged(struct bytes stream, struct reader *input)
+{
+    struct side side;
+    struct buf damaged;
+    buf_init(&damaged);
+    buf_append_bytes(&damaged, stream);
+    size_t at = get_u32(input) % stream.size;
+    uint8_t how = get_u8(input);
+    if (how % 9 == 8) {
+        damaged.size = at;
+    } else {
+        damaged.data[at] ^= (uint8_t)(1u << how % 9);
+    }
+    side_open(&side);
+    bool restored = take(&side, buf_view(&damaged), input);
+    ASSERT(!restored);
+    side_close(&side);
+    buf_deinit(&damaged);
+}
+
 static void check_snapshot(struct side *side, struct reader *pieces)
 {
     struct sm_snapshot_reader *reader = NULL;
@@ -317,6 +338,7 @@ static void check_snapshot(struct side *side, struct reader *pieces)
     ASSERT(error == 0);
     stream.size = (size_t)size;
     side->sm.ops->snapshot_close(reader);
+    check_damaged(buf_view(&stream), pieces);
     struct side other;
     side_open(&other);
     bool restored = take(&other, buf_view(&stream), pieces);
