@@ -203,6 +203,9 @@ static void command_cluster(struct golden *golden)
         node->disk_waits = true;
         options->append_bytes_max =
             golden__option_number(golden, "append", options->append_bytes_max);
+        options->inflight_bytes_max =
+            golden__option_number(golden, "inflight", options->inflight_bytes_max);
+        options->cache_bytes_max = golden__option_number(golden, "cache", options->cache_bytes_max);
         options->chunk_bytes_max =
             (uint32_t)golden__option_number(golden, "chunk", options->chunk_bytes_max);
         options->heartbeat_ticks = (uint32_t)golden__option_number(golden, "heartbeat", 1);
