@@ -1,5 +1,6 @@
-/* The few messages of etcd's v3 API that the benchmark needs, written and read by hand: protobuf's wire format, fields
- * by the numbers of etcd's rpc.proto and kv.proto. Decoders check bounds and skip fields they do not know. */
+/* The few messages of etcd's v3 API that the benchmark needs, written and read by hand: protobuf's
+ * wire format, fields by the numbers of etcd's rpc.proto and kv.proto. Decoders check bounds and
+ * skip fields they do not know. */
 #ifndef TESTS_BENCH_ETCD_H
 #define TESTS_BENCH_ETCD_H
 

@@ -1,5 +1,5 @@
-/* See histogram.h. Bucket b of run r >= 1 holds the values whose leading 8 bits are 128 + b % 128 after a shift by
- * r - 1; run 0 holds the values below 128 themselves. */
+/* See histogram.h. Bucket b of run r >= 1 holds the values whose leading 8 bits are 128 + b % 128
+ * after a shift by r - 1; run 0 holds the values below 128 themselves. */
 #include "bench/histogram.h"
 
 #include "base/assert.h"

@@ -4,8 +4,8 @@
 #include "base/assert.h"
 #include <math.h>
 
-/* The antiderivative of x^-s, by which the continuous envelope is inverted: (x^(1-s) - 1) / (1-s), and ln x at s = 1,
- * both through expm1 and log1p so that s near 1 loses no digits. */
+/* The antiderivative of x^-s, by which the continuous envelope is inverted: (x^(1-s) - 1) / (1-s),
+ * and ln x at s = 1, both through expm1 and log1p so that s near 1 loses no digits. */
 static double envelope(double x, double exponent)
 {
     double log_x = log(x);
@@ -30,8 +30,7 @@ void zipf_init(struct zipf *zipf, uint64_t count, double exponent)
     zipf->exponent = exponent;
     zipf->h_first = envelope(1.5, exponent) - 1;
     zipf->h_last = envelope((double)count + 0.5, exponent);
-    zipf->squeeze =
-        2 - envelope_inverse(envelope(2.5, exponent) - pow(2, -exponent), exponent);
+    zipf->squeeze = 2 - envelope_inverse(envelope(2.5, exponent) - pow(2, -exponent), exponent);
 }
 
 uint64_t zipf_next(const struct zipf *zipf, struct rng *rng)

@@ -1,6 +1,7 @@
-/* Which key an operation takes: uniform, zipfian (the popular keys scattered over the whole range) or latest (writes
- * go through the keys in order, round and round; what reads takes a zipfian distance behind the newest). The sampler
- * is W. Hoermann and G. Derflinger's rejection-inversion (1996): exact, no tables, for any exponent above 0. */
+/* Which key an operation takes: uniform, zipfian (the popular keys scattered over the whole range)
+ * or latest (writes go through the keys in order, round and round; what reads takes a zipfian
+ * distance behind the newest). The sampler is W. Hoermann and G. Derflinger's rejection-inversion
+ * (1996): exact, no tables, for any exponent above 0. */
 #ifndef TESTS_BENCH_KEYS_H
 #define TESTS_BENCH_KEYS_H
 
@@ -16,7 +17,8 @@ struct zipf {
 };
 
 void zipf_init(struct zipf *zipf, uint64_t count, double exponent); /* count >= 1, exponent > 0 */
-uint64_t zipf_next(const struct zipf *zipf, struct rng *rng);       /* rank 0 .. count-1; 0 is the likeliest */
+uint64_t zipf_next(const struct zipf *zipf,
+                   struct rng *rng); /* rank 0 .. count-1; 0 is the likeliest */
 
 enum key_distribution { KEY_UNIFORM, KEY_ZIPFIAN, KEY_LATEST };
 
@@ -24,7 +26,8 @@ struct key_choice {
     enum key_distribution distribution;
     uint64_t count;
     struct zipf zipf;
-    atomic_uint_fast64_t written; /* LATEST: writes so far; the newest key is (written - 1) mod count */
+    atomic_uint_fast64_t
+        written; /* LATEST: writes so far; the newest key is (written - 1) mod count */
 };
 
 void key_choice_init(struct key_choice *choice, enum key_distribution distribution, uint64_t count,

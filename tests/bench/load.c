@@ -1,5 +1,5 @@
-/* See load.h. A slot is one operation that may be under way; its memory (key, value) lives as long as that. All fields
- * of struct load below the mutex are under it; no target is called under it. */
+/* See load.h. A slot is one operation that may be under way; its memory (key, value) lives as long
+ * as that. All fields of struct load below the mutex are under it; no target is called under it. */
 #include "bench/load.h"
 
 #include "base/assert.h"
@@ -258,8 +258,8 @@ static void slot_begin(struct slot *slot, bool again)
     if (error == ERR_OK) {
         return;
     }
-    /* Refused at once: surely not executed. The main thread begins another a little later, so that a target that refuses
-     * everything is not asked in a tight loop. */
+    /* Refused at once: surely not executed. The main thread begins another a little later, so that
+     * a target that refuses everything is not asked in a tight loop. */
     pthread_mutex_lock(&load->mutex);
     record(load, slot, &(struct target_answer){.error = error}, now());
     if (load->preload) {
@@ -334,10 +334,10 @@ static void report_progress(struct load *load, uint64_t *next_ns, uint64_t *last
     uint64_t p99_ns = histogram_quantile_ns(&load->result->all, 99000);
     pthread_mutex_unlock(&load->mutex);
     double seconds = (double)(at_ns - *last_ns) / 1e9;
-    const char *phase = load->preload                 ? "load"
-                        : at_ns < load->measure_ns    ? "warm-up"
-                        : at_ns < load->end_ns        ? "measure"
-                                                      : "drain";
+    const char *phase = load->preload              ? "load"
+                        : at_ns < load->measure_ns ? "warm-up"
+                        : at_ns < load->end_ns     ? "measure"
+                                                   : "drain";
     if (load->preload) {
         fprintf(stderr, "%-7s %llu of %llu keys\n", phase, (unsigned long long)loaded,
                 (unsigned long long)load->options->keys);
@@ -354,7 +354,8 @@ static struct timespec timespec_of(uint64_t ns)
     return (struct timespec){(time_t)(ns / NS_PER_S), (long)(ns % NS_PER_S)};
 }
 
-/* A free slot claimed for `from_ns`; NULL when all are busy until `until_ns`, or nothing more shall begin. */
+/* A free slot claimed for `from_ns`; NULL when all are busy until `until_ns`, or nothing more shall
+ * begin. */
 static struct slot *take_slot(struct load *load, uint64_t from_ns, uint64_t until_ns)
 {
     struct slot *slot = NULL;
@@ -429,7 +430,8 @@ static void run_open(struct load *load, struct event *event)
         }
         struct slot *slot = take_slot(load, intended_ns, at_ns + 5 * NS_PER_MS);
         if (slot == NULL) {
-            /* Nothing is skipped: what was meant to begin still waits, and its latency goes on counting. */
+            /* Nothing is skipped: what was meant to begin still waits, and its latency goes on
+             * counting. */
             if (at_ns > load->end_ns && at_ns - load->end_ns > options->timeout_ns) {
                 break;
             }
@@ -441,9 +443,10 @@ static void run_open(struct load *load, struct event *event)
         count++;
         slot_begin(slot, false);
     }
-    uint64_t wanted = load->end_ns == UINT64_MAX ? count
-                                                 : (uint64_t)((double)(load->end_ns - begin_ns) / 1e9 *
-                                                              (double)options->rate);
+    uint64_t wanted =
+        load->end_ns == UINT64_MAX
+            ? count
+            : (uint64_t)((double)(load->end_ns - begin_ns) / 1e9 * (double)options->rate);
     load->result->never_begun = wanted > count + 1 ? wanted - count : 0;
     while (!all_free(load)) { /* each ends by its deadline */
         event_poll(load, event, now());
@@ -482,10 +485,13 @@ static void load_init(struct load *load, const struct bench_options *options,
     }
     load->slot_count = (uint32_t)options->outstanding;
     if (preload) {
-        /* Enough for a full stream whatever is measured later, and no more bytes than one message may have. */
+        /* Enough for a full stream whatever is measured later, and no more bytes than one message
+         * may have. */
         uint64_t fitting = 4ull * VALUE_BYTES_MAX / (options->value_bytes + 64) + 1;
-        load->slot_count = fitting < PRELOAD_OUTSTANDING_MAX ? (uint32_t)fitting : PRELOAD_OUTSTANDING_MAX;
-        load->slot_count = options->clients > load->slot_count ? (uint32_t)options->clients : load->slot_count;
+        load->slot_count =
+            fitting < PRELOAD_OUTSTANDING_MAX ? (uint32_t)fitting : PRELOAD_OUTSTANDING_MAX;
+        load->slot_count =
+            options->clients > load->slot_count ? (uint32_t)options->clients : load->slot_count;
     }
     load->slots = mem_calloc(load->slot_count, sizeof(struct slot *));
     load->free = mem_calloc(load->slot_count, sizeof(struct slot *));
@@ -546,7 +552,8 @@ void load_run(const struct bench_options *options, struct target **targets, stru
     struct load load;
     struct event event = {0};
     load_init(&load, options, targets, out, false);
-    (void)prctl(PR_SET_TIMERSLACK, 1000ul); /* of the thread that begins operations in an open loop */
+    (void)prctl(PR_SET_TIMERSLACK,
+                1000ul); /* of the thread that begins operations in an open loop */
     uint64_t retries = retries_of(options, targets);
     load.measure_ns = now() + options->warm_up_ns;
     load.end_ns = options->operations > 0 ? UINT64_MAX : load.measure_ns + options->duration_ns;
@@ -555,7 +562,8 @@ void load_run(const struct bench_options *options, struct target **targets, stru
     } else {
         run_closed(&load, &event);
     }
-    uint64_t end_ns = load.end_ns != UINT64_MAX ? load.end_ns : max_of(load.last_done_ns, load.measure_ns + 1);
+    uint64_t end_ns =
+        load.end_ns != UINT64_MAX ? load.end_ns : max_of(load.last_done_ns, load.measure_ns + 1);
     out->measured_ns = end_ns - load.measure_ns;
     if (load.end_ns != UINT64_MAX && load.last_done_ns < end_ns) {
         record_gap(&load, end_ns); /* the last one counts too */

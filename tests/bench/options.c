@@ -158,23 +158,28 @@ static int check(struct bench_options *o, const struct words *words, char *messa
     }
     o->target = words->unary ? BENCH_UNARY : BENCH_LIBRARY;
     if (o->controllers == NULL) {
-        return complain(message, size,
-                        "--controllers=ADDR,... (or SHARDKV_CONTROLLERS) is needed");
+        return complain(message, size, "--controllers=ADDR,... (or SHARDKV_CONTROLLERS) is needed");
     }
     return ERR_OK;
 }
 
-static const char details[] =
-    "Closed loop: --outstanding operations are always under way, each begun when another ends. Open loop (--rate): "
-    "operations begin at fixed moments whatever the server does, and latency counts from the moment an operation was "
-    "meant to begin, so that a stall is not hidden; when --outstanding are under way the next ones wait, and that "
-    "wait counts too.\n\n"
-    "Latencies are of the operations begun within the measured time, also when they end after it; operations a second "
-    "are those that ended within it. What failed, and what has an unknown outcome, is counted and shown by reason. "
-    "Quantiles are too high by at most 0.8 % and never too low.\n\n"
-    "The library and the unary client try again within --timeout; tries after the first are counted. Exit code: 0, 1 "
-    "when nothing could be measured, 2 for a wrong command line, 4 when it was measured but some operations failed or "
-    "have an unknown outcome.";
+static const char details[] = "Closed loop: --outstanding operations are always under way, each "
+                              "begun when another ends. Open loop (--rate): "
+                              "operations begin at fixed moments whatever the server does, and "
+                              "latency counts from the moment an operation was "
+                              "meant to begin, so that a stall is not hidden; when --outstanding "
+                              "are under way the next ones wait, and that "
+                              "wait counts too.\n\n"
+                              "Latencies are of the operations begun within the measured time, "
+                              "also when they end after it; operations a second "
+                              "are those that ended within it. What failed, and what has an "
+                              "unknown outcome, is counted and shown by reason. "
+                              "Quantiles are too high by at most 0.8 % and never too low.\n\n"
+                              "The library and the unary client try again within --timeout; tries "
+                              "after the first are counted. Exit code: 0, 1 "
+                              "when nothing could be measured, 2 for a wrong command line, 4 when "
+                              "it was measured but some operations failed or "
+                              "have an unknown outcome.";
 
 int bench_options_parse(int argc, char **argv, struct bench_options *out, FILE *help, char *message,
                         size_t message_size)
@@ -235,7 +240,8 @@ int bench_options_parse(int argc, char **argv, struct bench_options *out, FILE *
         {"preload-only", FLAG_BOOL, &o->preload_only, 0, 0, false, NULL, NULL,
          "put every key once and end"},
         {"event", FLAG_STRING, &o->event, 0, 0, false, NULL, "COMMAND",
-         "a shell command run while measuring: tells how long the next operation took to be done, and the longest gap"},
+         "a shell command run while measuring: tells how long the next operation took to be done, "
+         "and the longest gap"},
         {"event-at", FLAG_DURATION, &o->event_at_ns, 0, 86400 * NS_PER_S, false, NULL, "TIME",
          "when to run it, from the beginning of measuring"},
         {"label", FLAG_STRING, &o->label, 0, 0, false, NULL, "TEXT", "a name for the results"},
@@ -246,7 +252,8 @@ int bench_options_parse(int argc, char **argv, struct bench_options *out, FILE *
          "a line a second on standard error"},
     };
     const struct flag_set set = {.program = "shardkv-bench",
-                                 .summary = "Measure a shardkv cluster, or etcd with the same client.",
+                                 .summary =
+                                     "Measure a shardkv cluster, or etcd with the same client.",
                                  .usage = "",
                                  .details = details,
                                  .flags = flags,
@@ -257,7 +264,8 @@ int bench_options_parse(int argc, char **argv, struct bench_options *out, FILE *
     if (error == ERR_EXISTS) {
         flags_help(&set, help);
     } else if (error == ERR_OK && count > 0) {
-        error = complain(message, message_size, "'%s' is no flag; --help lists them", positional[0]);
+        error =
+            complain(message, message_size, "'%s' is no flag; --help lists them", positional[0]);
     } else if (error == ERR_OK) {
         error = check(o, &words, message, message_size);
     }

@@ -42,7 +42,8 @@ struct bench_options {
     bool progress;
 };
 
-/* ERR_INVALID with what is wrong and what would be right; ERR_EXISTS: help was asked for, and printed to `help`. */
+/* ERR_INVALID with what is wrong and what would be right; ERR_EXISTS: help was asked for, and
+ * printed to `help`. */
 int bench_options_parse(int argc, char **argv, struct bench_options *out, FILE *help, char *message,
                         size_t message_size) __attribute__((warn_unused_result));
 /* "get=90,put=10": names once each, 100 together. */

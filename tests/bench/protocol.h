@@ -1,5 +1,6 @@
-/* One operation as one unary call, and what its answer means: shardkv's own methods, and etcd's. target_unary.c does
- * the rest for both, so that a comparison of the two differs in the server alone. */
+/* One operation as one unary call, and what its answer means: shardkv's own methods, and etcd's.
+ * target_unary.c does the rest for both, so that a comparison of the two differs in the server
+ * alone. */
 #ifndef TESTS_BENCH_PROTOCOL_H
 #define TESTS_BENCH_PROTOCOL_H
 
@@ -15,8 +16,10 @@ struct protocol_answer {
 
 struct protocol {
     /* Appends the request and returns the method's name. */
-    const char *(*encode)(uint64_t cluster_id, const struct target_command *command, struct buf *out);
-    /* ERR_OK: *out is filled (its error says what the server said). Else the reply cannot be understood. */
+    const char *(*encode)(uint64_t cluster_id, const struct target_command *command,
+                          struct buf *out);
+    /* ERR_OK: *out is filled (its error says what the server said). Else the reply cannot be
+     * understood. */
     int (*decode)(enum bench_kind kind, struct bytes reply, struct protocol_answer *out);
 };
 

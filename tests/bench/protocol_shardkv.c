@@ -1,4 +1,5 @@
-/* shardkv's unary methods, without exactly-once sessions (client id 0), as the simplest client calls them. */
+/* shardkv's unary methods, without exactly-once sessions (client id 0), as the simplest client
+ * calls them. */
 #include "bench/protocol.h"
 
 #include "base/assert.h"
@@ -13,7 +14,8 @@ static const char *shardkv_encode(uint64_t cluster_id, const struct target_comma
         msg_get_request_encode(&(struct msg_get_request){header, command->key}, out);
         return METHOD_KV_GET;
     case BENCH_PUT:
-        msg_put_request_encode(&(struct msg_put_request){header, command->key, command->value}, out);
+        msg_put_request_encode(&(struct msg_put_request){header, command->key, command->value},
+                               out);
         return METHOD_KV_PUT;
     case BENCH_APPEND:
         msg_append_request_encode(

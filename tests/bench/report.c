@@ -11,7 +11,8 @@
 static const struct {
     const char *name;
     uint32_t per_100k;
-} quantiles[] = {{"p50", 50000}, {"p90", 90000}, {"p99", 99000}, {"p99.9", 99900}, {"p99.99", 99990}};
+} quantiles[] = {
+    {"p50", 50000}, {"p90", 90000}, {"p99", 99000}, {"p99.9", 99900}, {"p99.99", 99990}};
 enum { QUANTILES = sizeof quantiles / sizeof quantiles[0] };
 
 static void read_processor(char *out, size_t size)
@@ -108,12 +109,13 @@ void report_table(const struct bench_options *options, const struct report_machi
     if (options->rate > 0) {
         snprintf(rate, sizeof rate, "open loop, %llu/s", (unsigned long long)options->rate);
     }
-    fprintf(out, "%s%s%s, %s, %s, %llu outstanding, %llu clients, %llu keys of %llu B, values of %llu B\n",
-            options->label != NULL ? options->label : "", options->label != NULL ? ": " : "",
-            bench_target_name(options->target), mix, rate,
-            (unsigned long long)options->outstanding, (unsigned long long)options->clients,
-            (unsigned long long)options->keys, (unsigned long long)options->key_bytes,
-            (unsigned long long)options->value_bytes);
+    fprintf(
+        out,
+        "%s%s%s, %s, %s, %llu outstanding, %llu clients, %llu keys of %llu B, values of %llu B\n",
+        options->label != NULL ? options->label : "", options->label != NULL ? ": " : "",
+        bench_target_name(options->target), mix, rate, (unsigned long long)options->outstanding,
+        (unsigned long long)options->clients, (unsigned long long)options->keys,
+        (unsigned long long)options->key_bytes, (unsigned long long)options->value_bytes);
     fprintf(out, "%s, %s, %ld x %s, %.1f GiB, load average before %.2f\n", machine->date,
             machine->kernel, machine->processors, machine->processor,
             (double)machine->memory_bytes / (1ull << 30), machine->load_average);
@@ -145,11 +147,13 @@ void report_table(const struct bench_options *options, const struct report_machi
         fprintf(out, "event: status %d after %.1f ms; ", result->event_status,
                 (double)result->event_took_ns / 1e6);
         if (result->event_next_done_ns > 0) {
-            fprintf(out, "next operation done %.1f ms after it; ", (double)result->event_next_done_ns / 1e6);
+            fprintf(out, "next operation done %.1f ms after it; ",
+                    (double)result->event_next_done_ns / 1e6);
         } else {
             fprintf(out, "NO OPERATION DONE AFTER IT; ");
         }
-        fprintf(out, "longest gap from its beginning on %.1f ms\n", (double)result->event_gap_ns / 1e6);
+        fprintf(out, "longest gap from its beginning on %.1f ms\n",
+                (double)result->event_gap_ns / 1e6);
     }
     table_failures(result, out);
 }
@@ -183,12 +187,12 @@ static json_t *json_of_outcomes(const struct load_result *result)
             json_object_set_new(errors, err_name(-i), number(result->errors[i]));
         }
     }
-    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "begun", (json_int_t)result->begun, "done",
-                     (json_int_t)result->done, "absent", (json_int_t)result->absent, "conflicts",
-                     (json_int_t)result->conflicts, "not_done", (json_int_t)result->not_done,
-                     "unknown", (json_int_t)result->unknown, "never_begun",
-                     (json_int_t)result->never_begun, "retries", (json_int_t)result->retries,
-                     "errors", errors);
+    return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "begun", (json_int_t)result->begun,
+                     "done", (json_int_t)result->done, "absent", (json_int_t)result->absent,
+                     "conflicts", (json_int_t)result->conflicts, "not_done",
+                     (json_int_t)result->not_done, "unknown", (json_int_t)result->unknown,
+                     "never_begun", (json_int_t)result->never_begun, "retries",
+                     (json_int_t)result->retries, "errors", errors);
 }
 
 void report_json(const struct bench_options *options, const struct report_machine *machine,
@@ -216,12 +220,12 @@ void report_json(const struct bench_options *options, const struct report_machin
         json_object_set_new(root, "late_max_ns", number(result->late_max_ns));
     }
     if (options->event != NULL) {
-        json_object_set_new(
-            root, "event",
-            json_pack("{s:b,s:i,s:I,s:I,s:I}", "ran", result->event_ran, "status",
-                      result->event_status, "took_ns", (json_int_t)result->event_took_ns,
-                      "next_done_ns", (json_int_t)result->event_next_done_ns, "gap_ns",
-                      (json_int_t)result->event_gap_ns));
+        json_object_set_new(root, "event",
+                            json_pack("{s:b,s:i,s:I,s:I,s:I}", "ran", result->event_ran, "status",
+                                      result->event_status, "took_ns",
+                                      (json_int_t)result->event_took_ns, "next_done_ns",
+                                      (json_int_t)result->event_next_done_ns, "gap_ns",
+                                      (json_int_t)result->event_gap_ns));
     }
     json_object_set_new(root, "machine",
                         json_pack("{s:s,s:s,s:s,s:I,s:I,s:f}", "date", machine->date, "kernel",

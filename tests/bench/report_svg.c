@@ -1,5 +1,5 @@
-/* The picture: on the left operations a second over time (failures red), on the right latency by quantile, both axes
- * of it logarithmic: each step to the right is ten times rarer. */
+/* The picture: on the left operations a second over time (failures red), on the right latency by
+ * quantile, both axes of it logarithmic: each step to the right is ten times rarer. */
 #include "bench/report.h"
 
 #include <math.h>
@@ -58,15 +58,18 @@ static void write_over_time(FILE *out, const struct load_result *result)
         double failed = PLOT_HEIGHT * (double)result->intervals[i].failed / (double)most;
         double x = LEFT_X + width * i;
         fprintf(out,
-                "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#4477aa\"/>\n", x,
-                TOP_Y + PLOT_HEIGHT - done, width * 0.9, done);
+                "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#4477aa\"/>\n",
+                x, TOP_Y + PLOT_HEIGHT - done, width * 0.9, done);
         if (failed > 0) {
-            fprintf(out,
-                    "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#cc3311\"/>\n",
-                    x, TOP_Y + PLOT_HEIGHT - done - failed, width * 0.9, failed);
+            fprintf(
+                out,
+                "<rect x=\"%.2f\" y=\"%.2f\" width=\"%.2f\" height=\"%.2f\" fill=\"#cc3311\"/>\n",
+                x, TOP_Y + PLOT_HEIGHT - done - failed, width * 0.9, failed);
         }
     }
-    fprintf(out, "<text x=\"%d\" y=\"%d\">0 s</text><text x=\"%d\" y=\"%d\" text-anchor=\"end\">%u s</text>\n",
+    fprintf(out,
+            "<text x=\"%d\" y=\"%d\">0 s</text><text x=\"%d\" y=\"%d\" text-anchor=\"end\">%u "
+            "s</text>\n",
             LEFT_X, TOP_Y + PLOT_HEIGHT + 18, LEFT_X + PLOT_WIDTH, TOP_Y + PLOT_HEIGHT + 18, count);
 }
 
@@ -114,14 +117,16 @@ bool report_svg(const struct bench_options *options, const struct report_machine
           "font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"1060\" height=\"360\" "
           "fill=\"white\"/>\n<text x=\"20\" y=\"24\">",
           out);
-    write_escaped(out, options->label != NULL ? options->label : bench_target_name(options->target));
+    write_escaped(out,
+                  options->label != NULL ? options->label : bench_target_name(options->target));
     fprintf(out, ", %s, ", bench_target_name(options->target));
     write_escaped(out, machine->date);
     fprintf(out, ", %ld x ", machine->processors);
     write_escaped(out, machine->processor);
     uint64_t failures = load_result_failures(result);
     if (failures > 0) {
-        fprintf(out, " <tspan fill=\"#cc3311\">%llu failures</tspan>", (unsigned long long)failures);
+        fprintf(out, " <tspan fill=\"#cc3311\">%llu failures</tspan>",
+                (unsigned long long)failures);
     }
     fputs("</text>\n", out);
     write_over_time(out, result);

@@ -9,7 +9,7 @@
 # Three etcd nodes, three controllers and one group of three run on loopback, on one disk, each with its default
 # durability; only one of the two systems is under load at a time, and the two take turns in every row of every round.
 # Everything lives in a temporary directory and is gone afterwards. Environment: SHARDKV_BENCH_BUILD (a build
-# directory; default build/release, made if need be), SHARDKV_BENCH_OUT (keeps the raw results: one JSON object a line).
+# directory with the four programs in bin/; default build/release, which is built first), SHARDKV_BENCH_OUT (keeps the raw results: one JSON object a line).
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -36,12 +36,14 @@ die() {
 
 "$root/deploy/install-packages.sh" bench
 build=${SHARDKV_BENCH_BUILD:-$root/build/release}
-if [ ! -x "$build/bin/shardkv-bench" ]; then
+if [ -z "${SHARDKV_BENCH_BUILD:-}" ]; then
     "$root/deploy/install-packages.sh" build test
-    cmake -G Ninja -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release >&2
-fi
-[ -n "${SHARDKV_BENCH_BUILD:-}" ] ||
+    mkdir -p "$build"
+    # The quick start makes the same directory without tests, so that is said each time.
+    cmake -G Ninja -S "$root" -B "$build" -DCMAKE_BUILD_TYPE=Release -DBUILD_TESTING=ON >"$build/configure.log" 2>&1 ||
+        die "cmake failed; see $build/configure.log"
     ninja -C "$build" shardkv-bench shardkv-bin shardctrler-bin shardctl-bin >&2
+fi
 bin=$build/bin
 for program in shardkv shardctrler shardctl shardkv-bench; do
     [ -x "$bin/$program" ] || die "$bin/$program is missing; build it first"
@@ -51,6 +53,8 @@ dir=$(mktemp -d "${TMPDIR:-/tmp}/shardkv-bench-XXXXXX")
 raw=${SHARDKV_BENCH_OUT:-$dir/raw.jsonl}
 : >"$raw"
 declare -A pids=()
+# A server ends with this script, also when that is killed. (The program takes the place of setpriv: its pid is $!.)
+server=(setpriv --pdeathsig KILL)
 
 stop_all() {
     local name
@@ -92,7 +96,7 @@ etcd_client=() etcd_peer=()
 etcd_start_node() { # index
     local i=$1 state=new
     [ ! -d "$dir/etcd-$i" ] || state=existing
-    etcd --name "n$i" --data-dir "$dir/etcd-$i" --initial-cluster-state $state \
+    "${server[@]}" etcd --name "n$i" --data-dir "$dir/etcd-$i" --initial-cluster-state $state \
         --listen-client-urls "http://127.0.0.1:${etcd_client[$i]}" \
         --advertise-client-urls "http://127.0.0.1:${etcd_client[$i]}" \
         --listen-peer-urls "http://127.0.0.1:${etcd_peer[$i]}" \
@@ -137,7 +141,7 @@ declare -A kv_address=()
 kv_start_replica() { # group id
     local program=shardkv extra=(--group "$1" --controllers "$SHARDKV_CONTROLLERS")
     [ "$1" != 0 ] || program=shardctrler extra=(--shards 64)
-    "$bin/$program" --cluster "$SHARDKV_CLUSTER" --id "$2" --listen "${kv_address[$1-$2]}" \
+    "${server[@]}" "$bin/$program" --cluster "$SHARDKV_CLUSTER" --id "$2" --listen "${kv_address[$1-$2]}" \
         --peers "1=${kv_address[$1-1]},2=${kv_address[$1-2]},3=${kv_address[$1-3]}" \
         --data "$dir/kv-$1-$2" "${extra[@]}" >>"$dir/kv-$1-$2.log" 2>&1 &
     pids[kv-$1-$2]=$!

@@ -1,4 +1,5 @@
-/* shardkv-bench against a small cluster of real processes: two seconds of work each way, and what it says of them. */
+/* shardkv-bench against a small cluster of real processes: two seconds of work each way, and what
+ * it says of them. */
 #include "cluster/harness.h"
 #include "lib/suite.h"
 
@@ -26,8 +27,8 @@ static json_t *run_bench(const struct cluster *cluster, int wanted_code, const c
     char controllers[300], name[100];
     snprintf(controllers, sizeof controllers, "--controllers=%s", cluster->controllers);
     snprintf(name, sizeof name, "--cluster=%s", cluster->name);
-    char *argv[32] = {(char *)program, controllers, name, "--json", "--keys=500", "--warm-up=100ms",
-                      "--no-progress"};
+    char *argv[32] = {(char *)program, controllers,       name,           "--json",
+                      "--keys=500",    "--warm-up=100ms", "--no-progress"};
     size_t count = 7;
     for (size_t i = 0; flags[i] != NULL; i++) {
         argv[count++] = (char *)flags[i];
@@ -37,7 +38,8 @@ static json_t *run_bench(const struct cluster *cluster, int wanted_code, const c
     buf_init(&out);
     int code = program_run(argv, 60, &out);
     if (code != wanted_code) {
-        FAIL("exit code %d instead of %d: %.*s", code, wanted_code, (int)out.size, (char *)out.data);
+        FAIL("exit code %d instead of %d: %.*s", code, wanted_code, (int)out.size,
+             (char *)out.data);
     }
     json_t *root = json_loadb((const char *)out.data, out.size, 0, NULL);
     if (root == NULL) {
@@ -51,7 +53,8 @@ static void check_clean(const json_t *root)
 {
     long long begun = integer(root, "outcomes", "begun");
     if (begun < 10 || integer(root, "outcomes", "done") != begun ||
-        integer(root, "latency", "count") != begun || !json_is_true(json_object_get(root, "clean"))) {
+        integer(root, "latency", "count") != begun ||
+        !json_is_true(json_object_get(root, "clean"))) {
         FAIL("of %lld begun: %lld done, %lld unknown, %lld latencies", begun,
              integer(root, "outcomes", "done"), integer(root, "outcomes", "unknown"),
              integer(root, "latency", "count"));
@@ -93,17 +96,18 @@ static void smoke(void)
     fclose(picture);
     json_decref(library);
 
-    json_t *unary = run_bench(&cluster, 0,
-                              (const char *const[]){"--unary", "--mix=get=50,put=50", "--no-preload",
-                                                    "--outstanding=16", "--operations=500", NULL});
+    json_t *unary =
+        run_bench(&cluster, 0,
+                  (const char *const[]){"--unary", "--mix=get=50,put=50", "--no-preload",
+                                        "--outstanding=16", "--operations=500", NULL});
     check_clean(unary);
     if (integer(unary, "outcomes", "begun") != 500) {
         FAIL("%lld operations instead of 500", integer(unary, "outcomes", "begun"));
     }
     json_decref(unary);
 
-    /* 200 a second for 2 seconds: exactly 400 moments lie in the measured time. A leader is killed in it, and no put may be
-     * lost by that, but the gap must be seen. */
+    /* 200 a second for 2 seconds: exactly 400 moments lie in the measured time. A leader is killed
+     * in it, and no put may be lost by that, but the gap must be seen. */
     struct process *leader = cluster_leader(&cluster, 1, 20);
     if (leader == NULL) {
         FAIL("no leader");
@@ -121,8 +125,8 @@ static void smoke(void)
     }
     if (integer(open, "event", "next_done_ns") <= 0 ||
         integer(open, "latency", "max_ns") < integer(open, "event", "next_done_ns") / 2) {
-        FAIL("next done after %lld ns, slowest took %lld ns", integer(open, "event", "next_done_ns"),
-             integer(open, "latency", "max_ns"));
+        FAIL("next done after %lld ns, slowest took %lld ns",
+             integer(open, "event", "next_done_ns"), integer(open, "latency", "max_ns"));
     }
     json_decref(open);
 

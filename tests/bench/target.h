@@ -1,8 +1,9 @@
-/* What is measured, behind one face: a shardkv cluster through libshardkv or by single calls, or etcd. One target is
- * one client with connections and a completion thread of its own.
+/* What is measured, behind one face: a shardkv cluster through libshardkv or by single calls, or
+ * etcd. One target is one client with connections and a completion thread of its own.
  *
- * `start` runs `done` exactly once when it returned ERR_OK, on the target's thread, never on the caller's stack and
- * never otherwise; starting more from it is allowed. Key and value stay the caller's and must live until then. */
+ * `start` runs `done` exactly once when it returned ERR_OK, on the target's thread, never on the
+ * caller's stack and never otherwise; starting more from it is allowed. Key and value stay the
+ * caller's and must live until then. */
 #ifndef TESTS_BENCH_TARGET_H
 #define TESTS_BENCH_TARGET_H
 
@@ -14,12 +15,12 @@ struct target_command {
     enum bench_kind kind;
     struct bytes key;
     struct bytes value;
-    uint64_t expected; /* CAS */
+    uint64_t expected;    /* CAS */
     uint64_t deadline_ns; /* monotonic */
 };
 
-/* error: ERR_OK, ERR_NOT_FOUND and ERR_VERSION_MISMATCH are executed and answered; others are failures, and
- * `unknown` says that it may have been executed or may yet be. */
+/* error: ERR_OK, ERR_NOT_FOUND and ERR_VERSION_MISMATCH are executed and answered; others are
+ * failures, and `unknown` says that it may have been executed or may yet be. */
 struct target_answer {
     int error;
     bool unknown;

@@ -22,9 +22,10 @@ static void on_done(void *context, const struct skv_result *result)
     struct library_call call = *(struct library_call *)context;
     free(context);
     /* Codes are the numbers of base/error.h. */
-    struct target_answer answer = {.error = result->code == SKV_OK ? ERR_OK : err_from_wire((unsigned)result->code),
-                                   .unknown = result->outcome == SKV_UNKNOWN,
-                                   .version = result->version};
+    struct target_answer answer = {
+        .error = result->code == SKV_OK ? ERR_OK : err_from_wire((unsigned)result->code),
+        .unknown = result->outcome == SKV_UNKNOWN,
+        .version = result->version};
     call.done(call.context, &answer);
 }
 
@@ -50,7 +51,8 @@ static int library_start(struct target *target, const struct target_command *com
 {
     struct library *library = (struct library *)target;
     uint64_t now_ns = clock_now_ns(clock_system());
-    uint64_t left_ms = command->deadline_ns > now_ns ? (command->deadline_ns - now_ns) / NS_PER_MS : 0;
+    uint64_t left_ms =
+        command->deadline_ns > now_ns ? (command->deadline_ns - now_ns) / NS_PER_MS : 0;
     struct library_call *call = mem_alloc(sizeof *call);
     *call = (struct library_call){done, context};
     struct skv_command skv = {.op = op_of(command->kind),
@@ -88,7 +90,8 @@ static const struct target_table library_table = {library_start, library_retries
 int target_library_create(const struct bench_options *options, struct target **out, char *why,
                           size_t why_size)
 {
-    /* Twice what is under way, and enough for the loading of keys: the library's bounds are not what is measured. */
+    /* Twice what is under way, and enough for the loading of keys: the library's bounds are not
+     * what is measured. */
     uint64_t commands = 2 * options->outstanding;
     commands = commands < 4096 ? 4096 : commands;
     commands = commands > SESSION_OUTSTANDING_MAX ? SESSION_OUTSTANDING_MAX : commands;

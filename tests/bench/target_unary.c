@@ -1,13 +1,15 @@
-/* One operation a gRPC call, through rpc/, to shardkv or to etcd: the same connections, deadlines and retries for
- * both, so that what is measured differs in the server alone. One connection to each server, one completion thread.
+/* One operation a gRPC call, through rpc/, to shardkv or to etcd: the same connections, deadlines
+ * and retries for both, so that what is measured differs in the server alone. One connection to
+ * each server, one completion thread.
  *
- * A shard has a list of replicas and the one that is believed to lead; answers that know better change it. (etcd is
- * one shard whose leader is asked for at the beginning: a follower would only pass the call on.) A call that was
- * refused is sent where its answer points, at once; otherwise to the next replica after RETRY_NS. A call whose outcome
- * is unknown is sent again when that can do no harm: gets, and puts, which write the same value again.
+ * A shard has a list of replicas and the one that is believed to lead; answers that know better
+ * change it. (etcd is one shard whose leader is asked for at the beginning: a follower would only
+ * pass the call on.) A call that was refused is sent where its answer points, at once; otherwise to
+ * the next replica after RETRY_NS. A call whose outcome is unknown is sent again when that can do
+ * no harm: gets, and puts, which write the same value again.
  *
- * The mutex guards places, channels and the waiting list; no callback and no call of rpc/ runs under it, except
- * the making of a channel, which connects lazily. */
+ * The mutex guards places, channels and the waiting list; no callback and no call of rpc/ runs
+ * under it, except the making of a channel, which connects lazily. */
 #include "bench/target.h"
 
 #include "base/assert.h"
@@ -412,9 +414,8 @@ static int ask_config(struct unary *unary, uint32_t channel)
     msg_query_request_encode(
         &(struct msg_query_request){.header = {.cluster_id = unary->cluster_id}, .latest = true},
         &request);
-    int error =
-        rpc_call_wait(unary->channels[channel], METHOD_CONTROLLER_QUERY, &request,
-                      clock_now_ns(clock_system()) + NS_PER_S, &reply, NULL, 0);
+    int error = rpc_call_wait(unary->channels[channel], METHOD_CONTROLLER_QUERY, &request,
+                              clock_now_ns(clock_system()) + NS_PER_S, &reply, NULL, 0);
     struct msg_query_response response = {0};
     if (error == ERR_OK) {
         error = msg_query_response_decode(buf_view(&reply), &response);

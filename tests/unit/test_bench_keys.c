@@ -1,4 +1,5 @@
-/* Choice of keys: the zipfian sampler against the distribution's own formula, and the shape of the others. */
+/* Choice of keys: the zipfian sampler against the distribution's own formula, and the shape of the
+ * others. */
 #include "unit/base_test.h"
 
 #include "bench/keys.h"

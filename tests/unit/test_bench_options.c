@@ -84,7 +84,7 @@ static void test_mix_is_parsed_strictly(void **state)
     struct bench_mix mix;
     assert_int_equal(bench_mix_parse("get=40,put=30,append=20,cas=10", &mix), ERR_OK);
     assert_int_equal(mix.percent[BENCH_CAS], 10);
-    static const char *const wrong[] = {"",        "get",          "get=101",        "get=50,get=50",
+    static const char *const wrong[] = {"",         "get",           "get=101",    "get=50,get=50",
                                         "get=100x", "get=0,put=100", "delete=100", "get=60,put=60"};
     for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
         assert_int_equal(bench_mix_parse(wrong[i], &mix), ERR_INVALID);
@@ -110,8 +110,8 @@ static void test_etcd_range_response_is_read_and_cut_ones_refused(void **state)
 {
     (void)state;
     /* header {member_id 7, revision 300}, kv {key "k", mod_revision 5, value "vv"}, count 1 */
-    static const uint8_t reply[] = {0x0a, 5,   0x10, 7,   0x18, 0xac, 2,    0x12, 9, 0x0a,
-                                    1,    'k', 0x18, 5,   0x2a, 2,    'v',  'v',  0x20, 1};
+    static const uint8_t reply[] = {0x0a, 5,   0x10, 7, 0x18, 0xac, 2,   0x12, 9,    0x0a,
+                                    1,    'k', 0x18, 5, 0x2a, 2,    'v', 'v',  0x20, 1};
     struct etcd_range_response response;
     assert_int_equal(etcd_range_response_decode(bytes_of(reply, sizeof reply), &response), ERR_OK);
     assert_int_equal(response.header.member_id, 7);
@@ -121,7 +121,8 @@ static void test_etcd_range_response_is_read_and_cut_ones_refused(void **state)
     assert_int_equal(response.value.size, 2);
     assert_memory_equal(response.value.data, "vv", 2);
     for (size_t size = 8; size < sizeof reply; size++) {
-        assert_int_equal(etcd_range_response_decode(bytes_of(reply, size), &response), ERR_PROTOCOL);
+        assert_int_equal(etcd_range_response_decode(bytes_of(reply, size), &response),
+                         ERR_PROTOCOL);
     }
     assert_int_equal(etcd_range_response_decode(bytes_of(reply, 7), &response), ERR_OK);
     assert_int_equal(response.count, 0); /* not found */
