@@ -239,6 +239,7 @@ struct call {
     bool answered;
     int error;
     int code;
+    struct raft_position position; /* of a command that was done */
     struct state_machine *sm;
     const char *key;
     struct buf value;
@@ -283,7 +284,7 @@ static void propose_done(void *context, int error, struct raft_position position
                          struct bytes result)
 {
     struct call *call = context;
-    (void)position;
+    call->position = position;
     if (error == ERR_OK) {
         struct bytes value;
         if (kv_answer_decode(result, &call->code, &value) != ERR_OK) {
@@ -307,7 +308,8 @@ static void read_done(void *context, int error)
     call_answer(call, error);
 }
 
-static int propose(struct node *node, const struct kv_command *command)
+/* `index`, if not NULL: where the command stands in the log once it was done. */
+static int propose(struct node *node, const struct kv_command *command, uint64_t *index)
 {
     struct call call;
     struct buf bytes;
@@ -320,6 +322,9 @@ static int propose(struct node *node, const struct kv_command *command)
     if (error == ERR_OK) {
         call_wait(&call);
         error = call.error != ERR_OK ? call.error : call.code;
+        if (index != NULL) {
+            *index = call.position.index;
+        }
     }
     call_deinit(&call);
     return error;
@@ -342,19 +347,23 @@ static int read_key(struct server *server, const char *key, struct buf *out)
 }
 
 /* Asks whoever leads until it worked. */
-static void put(struct fixture *fixture, const char *key, const char *value)
+/* Gives the command's index: what whoever is to have seen it must have applied. A leader's status
+ * may still be that of a moment before its answer. */
+static uint64_t put(struct fixture *fixture, const char *key, const char *value)
 {
     struct kv_command command = {
         .kind = KV_PUT, .key = bytes_of_string(key), .value = bytes_of_string(value)};
     uint64_t end_ns = now_ns() + LIMIT_NS;
     int error = ERR_TIMEOUT;
+    uint64_t index = 0;
     while (error != ERR_OK && now_ns() < end_ns) {
-        error = propose(fixture->servers[wait_leader(fixture)].node, &command);
+        error = propose(fixture->servers[wait_leader(fixture)].node, &command, &index);
         if (error != ERR_OK) {
             nap();
         }
     }
     assert_int_equal(error, ERR_OK);
+    return index;
 }
 
 static void assert_value(struct fixture *fixture, const char *key, const char *value)
@@ -389,13 +398,6 @@ static void wait_applied(struct fixture *fixture, uint32_t i, uint64_t index)
     assert_true(status.raft.applied >= index);
 }
 
-static uint64_t applied_of(struct fixture *fixture, uint32_t i)
-{
-    struct node_status status;
-    node_status(fixture->servers[i].node, &status);
-    return status.raft.applied;
-}
-
 /* ---- tests ----------------------------------------------------------------------------------- */
 
 static void start_members(struct fixture *fixture)
@@ -409,10 +411,9 @@ static void test_node_three_propose_and_read(void **state)
 {
     struct fixture *fixture = *state;
     start_members(fixture);
-    put(fixture, "a", "1");
+    uint64_t applied = put(fixture, "a", "1");
     assert_value(fixture, "a", "1");
     uint32_t leader = wait_leader(fixture);
-    uint64_t applied = applied_of(fixture, leader);
     for (uint32_t i = 0; i < MEMBERS; i++) {
         wait_applied(fixture, i, applied);
         struct buf value;
@@ -423,7 +424,7 @@ static void test_node_three_propose_and_read(void **state)
     struct kv_command command = {
         .kind = KV_PUT, .key = bytes_of_string("b"), .value = bytes_of_string("2")};
     struct server *follower = &fixture->servers[(leader + 1) % MEMBERS];
-    assert_int_equal(propose(follower->node, &command), ERR_NOT_LEADER);
+    assert_int_equal(propose(follower->node, &command, NULL), ERR_NOT_LEADER);
 }
 
 struct writer {
@@ -451,7 +452,7 @@ static void *writer_main(void *context)
         while (error != ERR_OK && now_ns() < end_ns) {
             int leader = find_leader(writer->fixture);
             error = leader < 0 ? ERR_NOT_LEADER
-                               : propose(writer->fixture->servers[leader].node, &command);
+                               : propose(writer->fixture->servers[leader].node, &command, NULL);
             if (error != ERR_OK) {
                 nap();
             }
@@ -534,14 +535,14 @@ static void test_node_leader_stops_another_takes_over_and_it_returns(void **stat
     }
     uint32_t first = wait_leader(fixture);
     stop(fixture, first);
+    uint64_t written = 0;
     for (int i = 0; i < 50; i++) {
         snprintf(key, sizeof(key), "k%d", i);
-        put(fixture, key, "after");
+        written = put(fixture, key, "after");
     }
-    uint32_t second = wait_leader(fixture);
-    assert_int_not_equal(first, second);
+    assert_int_not_equal(first, wait_leader(fixture));
     start(fixture, first);
-    wait_applied(fixture, first, applied_of(fixture, second));
+    wait_applied(fixture, first, written);
     assert_value(fixture, "k49", "after");
     assert_int_equal(kv_machine_count(&fixture->servers[first].sm), 50);
 }
@@ -615,8 +616,7 @@ static void test_node_new_member_waits_is_added_and_follows(void **state)
         call_deinit(&call);
     }
     assert_int_equal(error, ERR_OK);
-    put(fixture, "b", "2");
-    wait_applied(fixture, 3, applied_of(fixture, wait_leader(fixture)));
+    wait_applied(fixture, 3, put(fixture, "b", "2"));
     struct buf value;
     buf_init(&value);
     assert_true(kv_machine_get(&fixture->servers[3].sm, bytes_of_string("b"), &value));
@@ -691,11 +691,10 @@ static void test_node_wiped_member_is_not_counted(void **state)
 {
     struct fixture *fixture = *state;
     start_members(fixture);
-    put(fixture, "a", "1");
+    uint64_t applied = put(fixture, "a", "1");
     uint32_t leader = wait_leader(fixture);
     uint32_t wiped = (leader + 1) % MEMBERS;
     uint32_t other = (leader + 2) % MEMBERS;
-    uint64_t applied = applied_of(fixture, leader);
     wait_applied(fixture, wiped, applied);
     wait_applied(fixture, other, applied);
     stop(fixture, wiped);
