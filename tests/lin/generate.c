@@ -48,9 +48,7 @@ struct generator {
     uint64_t next_version;
 };
 
-/* ---- the queue
- * ------------------------------------------------------------------------------------------------
- */
+/* --- the queue --- */
 
 static bool earlier(const struct moment *a, const struct moment *b)
 {
@@ -92,9 +90,7 @@ static struct moment pop(struct generator *generator)
     return first;
 }
 
-/* ---- bytes
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- bytes --- */
 
 static struct buf *new_bytes(struct lin_made *made)
 {
@@ -116,8 +112,7 @@ static struct lin_value joined(struct lin_made *made, struct bytes a, struct byt
     return (struct lin_value){true, buf_view(buf)};
 }
 
-/* ---- the clients
- * ---------------------------------------------------------------------------------------------- */
+/* --- the clients --- */
 
 static enum lin_kind draw_kind(struct generator *generator)
 {
@@ -334,9 +329,7 @@ void lin_made_deinit(struct lin_made *made)
     *made = (struct lin_made){0};
 }
 
-/* ---- out
- * ------------------------------------------------------------------------------------------------------
- */
+/* --- out --- */
 
 struct line {
     struct lin_event event;

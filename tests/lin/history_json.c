@@ -23,9 +23,7 @@ enum {
     WHAT_BYTES_MAX = 400,
 };
 
-/* ---- writing
- * --------------------------------------------------------------------------------------------------
- */
+/* --- writing --- */
 
 static void write_string(struct buf *out, struct bytes bytes)
 {
@@ -77,9 +75,7 @@ void lin_event_write(const struct lin_event *event, struct buf *out)
     buf_printf(out, ",\"time\":%" PRIu64 "}\n", event->time_ns);
 }
 
-/* ---- reading
- * --------------------------------------------------------------------------------------------------
- */
+/* --- reading --- */
 
 struct line_reader {
     const char *name;
@@ -269,8 +265,9 @@ static int read_line(struct line_reader *reader, const char *text, size_t size)
     struct lin_event event = {.line = reader->line};
     int error = ERR_OK;
     if (!json_is_object(object)) {
-        error = complain(reader, "not an object; each line is {\"process\":…,\"type\":…,\"f\":…,"
-                                 "\"key\":…,\"value\":…,\"time\":…}");
+        error = complain(reader,
+                         "not an object; each line is {\"process\":..., \"type\":..., \"f\":..., "
+                         "\"key\":..., \"value\":..., \"time\":...}");
     }
     if (error == ERR_OK) {
         error = read_event(reader, object, &event);

@@ -19,8 +19,7 @@ const char *lin_mutation_name(enum lin_mutation mutation)
     return names[mutation];
 }
 
-/* ---- reading a value
- * ------------------------------------------------------------------------------------------ */
+/* --- reading a value --- */
 
 /* The token at `at` of the value: which write's it is, and where it ends. False: the value is over.
  */
@@ -105,8 +104,7 @@ static struct buf *new_buf(struct lin_made *made)
     return buf;
 }
 
-/* ---- the mutations
- * -------------------------------------------------------------------------------------------- */
+/* --- the mutations --- */
 
 /* A value with its token was read, and nobody else writes it. */
 static bool drop_write(struct lin_made *made, struct rng *rng)

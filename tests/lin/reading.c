@@ -33,8 +33,7 @@ struct walk {
     uint32_t *witness; /* by token: the required value that told its result */
 };
 
-/* ---- walking the values
- * ------------------------------------------------------------------------------------------ */
+/* --- walking the values --- */
 
 static size_t common_size(struct bytes a, struct bytes b)
 {
@@ -152,9 +151,7 @@ static void walk_all(struct walk *walk)
     }
 }
 
-/* ---- setting up
- * ---------------------------------------------------------------------------------------------------
- */
+/* --- setting up --- */
 
 static int by_from_and_size(const void *a, const void *b)
 {

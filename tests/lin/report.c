@@ -42,9 +42,7 @@ const char *lin_spent_name(enum lin_spent spent)
     UNREACHABLE();
 }
 
-/* ---- words
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- words --- */
 
 static void escape(struct bytes bytes, struct buf *out)
 {
@@ -118,9 +116,7 @@ void lin_describe_op(const struct lin_op *op, struct buf *out)
     }
 }
 
-/* ---- text
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- text --- */
 
 static void text_op(const struct lin_op *op, struct buf *out)
 {
@@ -197,9 +193,7 @@ void lin_report_text(const struct lin_result *result, struct buf *out)
     }
 }
 
-/* ---- JSON
- * -----------------------------------------------------------------------------------------------------
- */
+/* --- JSON --- */
 
 /* gives; the text of `buf`, which is emptied. Printable ASCII is valid UTF-8. */
 static json_t *take_text(struct buf *buf)

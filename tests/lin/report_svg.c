@@ -9,7 +9,7 @@
 
 enum {
     EVENT_WIDTH_MIN = 26,
-    PICTURE_WIDTH_MIN = 760,
+    PICTURE_WIDTH_MIN = 1120,
     LEFT = 110,
     RIGHT = 40,
     TOP = 92,

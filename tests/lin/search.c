@@ -8,23 +8,29 @@
  * Exponential only where the history leaves a choice. What takes choices away, each without losing
  * an order that exists:
  *
- *   1. An observer that fits the present state is placed at once: it changes nothing, and being out
+ * 1. An observer that fits the present state is placed at once: it changes nothing, and being out
  * of the way helps the others (settle).
- *   2. A write nobody ever saw is placed right before a write that buries it, or while a state
- * lasts that nobody sees either (settle, bury).
- *   3. An open operation is tried only if somebody may see its effect before a write buries it, and
+ *
+ * 2. A write nobody ever saw is placed right before a write that buries it, or while a state lasts
+ * that nobody sees either (settle, bury).
+ *
+ * 3. An open operation is tried only if somebody may see its effect before a write buries it, and
  * from then on until somebody has, no write may (`debt`): one that is never seen might as well not
  * have happened (worth_trying).
- *   4. Of open operations with one effect, the one called first is used first (twin).
- *   5. A step is taken back when the observer that returns first, or one of the value just
- * replaced, can no longer come to see its value: appends alone do not lead there, and no other
- * write that could is to be placed before that return (doomed). With unique values this leaves one
- * order of puts, and of appends: the one that was read.
- *   6. An append is placed only where it makes what was read of it (reading.h). A write and all
- * whose values can begin with no other one are a cluster: no other base comes between them
+ *
+ * 4. Of open operations with one effect, the one called first is used first (twin).
+ *
+ * 5. A step is taken back when the observer that returns first, or one of the value just replaced,
+ * can no longer come to see its value: appends alone do not lead there, and no other write that
+ * could is to be placed before that return (doomed).
+ *
+ * 6. An append is placed only where it makes what was read of it (reading.h). A write and all whose
+ * values can begin with no other one are a cluster: no other base comes between them
  * (keeps_dependents), and of two clusters that one goes first of which anything returned before
- * anything of the other was called (in_cluster_order).
- *   7. Versions grow: what claims one is placed in their order (in_version_order).
+ * anything of the other was called (in_cluster_order). Which base was placed last is not part of a
+ * configuration: it only lets a dead one be seen sooner, and dead it is whatever led to it.
+ *
+ * 7. Versions grow: what claims one is placed in their order (in_version_order).
  *
  * 2 and 3 need that every observer tells a value; `cautious` turns them off. */
 #include "lin/search_internal.h"
@@ -33,9 +39,8 @@
 
 #include <stdlib.h>
 
-enum {
-    LOOK_AHEAD_EVENTS_MAX = 256
-}; /* of rule 5; when it does not see far enough it does not apply */
+/* Of rule 5; when it does not see far enough it does not apply. */
+enum { LOOK_AHEAD_EVENTS_MAX = 256 };
 
 struct position {
     uint32_t state;
@@ -53,8 +58,7 @@ struct frame {
     uint32_t opens_end; /* open ones called from here on are no candidates */
 };
 
-/* ---- placing and taking back
- * ---------------------------------------------------------------------------------- */
+/* --- placing and taking back --- */
 
 static void links_remove(struct links *links, uint32_t node)
 {
@@ -128,8 +132,7 @@ static void take_back(struct search *search, const struct frame *to)
     search->open_bits_end = to->open_bits_mark;
 }
 
-/* ---- the model's step
- * ------------------------------------------------------------------------------------------- */
+/* --- the model's step --- */
 
 static bool see_version(struct lin_model_state *state, uint64_t version)
 {
@@ -199,8 +202,7 @@ static uint32_t value_of(const struct search *search, uint32_t state)
     return lin_model_state_value(&search->model, state);
 }
 
-/* ---- what needs no choice
- * --------------------------------------------------------------------------------------- */
+/* --- what needs no choice --- */
 
 /* Places the loose ones that were called before the first return to come. */
 static void bury(struct search *search)
@@ -237,9 +239,7 @@ static void settle(struct search *search, struct position *position)
     }
 }
 
-/* ---- dead ends
- * --------------------------------------------------------------------------------------------------
- */
+/* --- dead ends --- */
 
 static bool could_lead_to(const struct search *search, const struct task *task, uint32_t value)
 {
@@ -310,9 +310,7 @@ static bool doomed(const struct search *search, const struct position *position_
     return reader != sentinel && !may_see(search, reader - 1, value);
 }
 
-/* ---- candidates
- * -------------------------------------------------------------------------------------------------
- */
+/* --- candidates --- */
 
 static bool in_version_order(const struct search *search, uint32_t index)
 {
@@ -423,9 +421,7 @@ static uint32_t next_candidate(struct search *search, struct frame *frame)
     return NO_TASK;
 }
 
-/* ---- the search
- * -------------------------------------------------------------------------------------------------
- */
+/* --- the search --- */
 
 static bool enter(struct search *search, const struct position *position)
 {

@@ -25,8 +25,7 @@ static int by_time(const void *a, const void *b)
     return x->task < y->task ? -1 : x->task > y->task;
 }
 
-/* ---- what nobody saw
- * ------------------------------------------------------------------------------------------- */
+/* --- what nobody saw --- */
 
 static bool absence_is_seen(const struct search *search)
 {
@@ -43,9 +42,7 @@ static bool absence_is_seen(const struct search *search)
     return false;
 }
 
-/* ---- tasks
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- tasks --- */
 
 static struct task task_of(struct search *search, const struct lin_op *op)
 {
@@ -275,9 +272,7 @@ static void find_twins(struct search *search)
     lin_map_deinit(&last);
 }
 
-/* ---- lists
- * ----------------------------------------------------------------------------------------------------
- */
+/* --- lists --- */
 
 static void links_init(struct search *search, struct links *links, size_t nodes)
 {

@@ -17,7 +17,7 @@
 struct shrinker {
     const struct lin_budget *limits;
     uint64_t deadline_ns;
-    uint32_t checks;
+    uint64_t work;
     bool stopped;                /* the bounds were hit */
     bool uncertain;              /* some check found no answer */
     bool *pointless;             /* by operation of the last check */
@@ -34,19 +34,19 @@ static bool is_broken(struct shrinker *shrinker, const struct lin_op *ops, size_
         .memory_bytes_base = limits->memory_bytes_base,
         /* As much again as the whole took, and no less than a small one needs. */
         .steps_max = 2 * limits->steps + 100000};
-    if (++shrinker->checks > LIN_SHRINK_CHECKS_MAX ||
+    if (shrinker->work > LIN_SHRINK_WORK_MAX ||
         (budget.clock != NULL && clock_now_ns(budget.clock) > budget.deadline_ns)) {
         shrinker->stopped = true;
         return false;
     }
     enum lin_verdict verdict =
         lin_search(ops, count, false, &budget, &shrinker->info, shrinker->pointless);
+    shrinker->work += budget.steps + count;
     shrinker->uncertain = shrinker->uncertain || verdict == LIN_UNKNOWN;
     return verdict == LIN_BROKEN;
 }
 
-/* ---- 1. the shortest broken beginning
- * --------------------------------------------------------------------------- */
+/* --- 1. the shortest broken beginning --- */
 
 static int by_number(const void *a, const void *b)
 {
@@ -115,8 +115,7 @@ static size_t cut_shortest(struct shrinker *shrinker, const struct lin_op *ops, 
     return cut(ops, count, end_ns, out);
 }
 
-/* ---- 2. and 3.: fewer claims
- * ------------------------------------------------------------------------------------- */
+/* --- 2. and 3.: fewer claims --- */
 
 enum forget { FORGET_VERSIONS, FORGET_GETS, FORGET_OUTCOMES };
 

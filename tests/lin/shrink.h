@@ -6,8 +6,8 @@
 
 /* Bounds of the search for evidence, beyond those of the check: after them what was found so far is
  * reported. */
-#define LIN_SHRINK_NS_MAX     (10 * NS_PER_S)
-#define LIN_SHRINK_CHECKS_MAX 20000u
+#define LIN_SHRINK_NS_MAX   (10 * NS_PER_S)
+#define LIN_SHRINK_WORK_MAX UINT64_C(50000000) /* steps, and operations made ready for them */
 
 /* `ops`, sorted by call, must be broken. Fills in the failure but for its key. */
 void lin_shrink(const struct lin_op *ops, size_t count, const struct lin_budget *budget,

@@ -158,6 +158,20 @@ static void test_check_cas_by_version_tells_equal_values_apart(void **state)
     assert_broken(first, between, again, cas);
 }
 
+static void test_check_open_cas_of_other_version_is_another(void **state)
+{
+    (void)state;
+    struct lin_op put = PUT(1, 2, "a");
+    put.version = 5;
+    struct lin_op first = CAS(3, LIN_NEVER, "a", "c");
+    struct lin_op second = CAS(4, LIN_NEVER, "a", "c");
+    first.expected = 3;
+    second.expected = 5;
+    assert_good(put, first, second, GET(5, 6, "c"));
+    second.expected = 4;
+    assert_broken(put, first, second, GET(5, 6, "c"));
+}
+
 static void test_check_evidence_is_what_contradicts(void **state)
 {
     (void)state;
@@ -295,6 +309,7 @@ int main(void)
         cmocka_unit_test_teardown(test_check_keys_are_independent, end),
         cmocka_unit_test_teardown(test_check_versions_order_what_values_do_not, end),
         cmocka_unit_test_teardown(test_check_cas_by_version_tells_equal_values_apart, end),
+        cmocka_unit_test_teardown(test_check_open_cas_of_other_version_is_another, end),
         cmocka_unit_test_teardown(test_check_evidence_is_what_contradicts, end),
         cmocka_unit_test_teardown(test_check_value_nobody_wrote_is_evidence_alone, end),
         cmocka_unit_test_teardown(test_check_append_read_twice_names_it, end),
