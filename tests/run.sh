@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds and runs every test. The last lines are ctest's.
 #
-#   tests/run.sh              everything (about 20 minutes on 2 cores)
+#   tests/run.sh              everything (about 10 minutes on 2 cores)
 #   tests/run.sh -R REGEX     tests whose name matches (any ctest option may follow: -L, -E, --repeat ...)
 #
 # Three builds: build/asan (gcc, address and undefined behaviour sanitizers) runs the tests; build/tsan (clang, thread
