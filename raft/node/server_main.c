@@ -26,6 +26,7 @@ enum {
     MALLOC_MMAP_THRESHOLD_BYTES = 4 * 1024 * 1024,
     MALLOC_TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024,
     ELECTION_TICKS_MIN = 5,
+    SEGMENT_BYTES_MIN = 64 * 1024, /* wal.h */
 };
 #define WHOLE_SECONDS(ns) ((double)(ns) / (double)NS_PER_S)
 
@@ -162,6 +163,7 @@ static void settings_default(struct server_settings *settings)
         .mailbox_bytes = node.mailbox_bytes_max,
         .log_cache_bytes = node.cache_bytes_max,
         .flush_log_bytes = node.flush_log_bytes,
+        .segment_bytes = node.segment_bytes,
         .stop_grace_ns = 2 * NS_PER_S,
     };
 }
@@ -208,6 +210,8 @@ static void flags_fill(struct server_settings *s, struct flag rows[SERVER_FLAG_C
          "newest log entries kept in memory"},
         {"flush-log-size", FLAG_BYTES, &s->flush_log_bytes, mib, 1024 * 1024 * mib, false, NULL,
          "SIZE", "flush the state and cut the log once it is this long"},
+        {"segment-size", FLAG_BYTES, &s->segment_bytes, SEGMENT_BYTES_MIN, 1024 * mib, false, NULL,
+         "SIZE", "one file of the log; two more are prewritten ahead of it"},
         {"stop-grace", FLAG_DURATION, &s->stop_grace_ns, 0, 600 * NS_PER_S, false, NULL, "TIME",
          "what calls under way get when told to stop"},
     };
@@ -434,6 +438,7 @@ static void node_options_fill(struct server *server, uint64_t group_id)
     server->node.mailbox_bytes_max = s->mailbox_bytes;
     server->node.cache_bytes_max = s->log_cache_bytes;
     server->node.flush_log_bytes = s->flush_log_bytes;
+    server->node.segment_bytes = s->segment_bytes;
     server->node.clock = clock_system();
     server->node.vfs = vfs_system();
     server->node.seed = rng_seed_from_system();

@@ -63,10 +63,11 @@ struct server_settings {
     uint64_t mailbox_bytes;
     uint64_t log_cache_bytes;
     uint64_t flush_log_bytes;
+    uint64_t segment_bytes; /* of the log */
     uint64_t stop_grace_ns; /* for calls under way when told to stop */
 };
 
-enum { SERVER_FLAG_COUNT = 18, SERVER_FLAGS_MAX = 40 };
+enum { SERVER_FLAG_COUNT = 19, SERVER_FLAGS_MAX = 40 };
 
 struct server_program {
     const char *name; /* "shardkv" */
