@@ -103,7 +103,7 @@ static void peers_of(const struct cluster *cluster, uint64_t group, char *out, s
 }
 
 /* The child dies with the test program, so that nothing is left over when a test is killed. */
-static pid_t spawn(char *const argv[], int out_fd, int err_fd)
+static pid_t spawn(char *const argv[], char *const environment[], int out_fd, int err_fd)
 {
     pid_t parent = getpid();
     pid_t pid = fork();
@@ -117,10 +117,38 @@ static pid_t spawn(char *const argv[], int out_fd, int err_fd)
         }
         dup2(out_fd, STDOUT_FILENO);
         dup2(err_fd, STDERR_FILENO);
-        execv(argv[0], argv);
+        execve(argv[0], argv, environment);
         _exit(127);
     }
     return pid;
+}
+
+void process_data_dir(const struct cluster *cluster, const struct process *process, char *out,
+                      size_t size)
+{
+    snprintf(out, size, "%s/g%llu-%u",
+             process->data_root != NULL ? process->data_root : cluster->dir,
+             (unsigned long long)process->group, process->id);
+}
+
+/* Ours and the process's own, which come first: the first of a name is the one that counts. */
+static char **environment_of(const struct process *process)
+{
+    size_t own = 0, ours = 0;
+    while (process->environment[own] != NULL) {
+        own++;
+    }
+    while (environ[ours] != NULL) {
+        ours++;
+    }
+    char **all = mem_calloc(own + ours + 1, sizeof all[0]);
+    for (size_t i = 0; i < own; i++) {
+        all[i] = (char *)process->environment[i];
+    }
+    for (size_t i = 0; i < ours; i++) {
+        all[own + i] = environ[i];
+    }
+    return all;
 }
 
 void process_start(struct cluster *cluster, struct process *process)
@@ -134,11 +162,11 @@ void process_start(struct cluster *cluster, struct process *process)
     snprintf(id, sizeof id, "%u", process->id);
     snprintf(listen, sizeof listen, "127.0.0.1:%u", process->port);
     snprintf(shards, sizeof shards, "%u", cluster->shard_count);
-    snprintf(data, sizeof data, "%s/g%s-%s", cluster->dir, group, id);
-    snprintf(log, sizeof log, "%s.log", data);
+    process_data_dir(cluster, process, data, sizeof data);
+    snprintf(log, sizeof log, "%s/g%s-%s.log", cluster->dir, group, id);
     peers_of(cluster, process->group, peers, sizeof peers);
 
-    char *argv[24] = {program, "--cluster", cluster->name, "--id",   id,  "--listen",
+    char *argv[16 + PROCESS_ARGUMENTS_MAX] = {program, "--cluster", cluster->name, "--id",   id,  "--listen",
                       listen,  "--peers",   peers,         "--data", data};
     size_t count = 11;
     if (controller) {
@@ -150,20 +178,25 @@ void process_start(struct cluster *cluster, struct process *process)
         argv[count++] = "--controllers";
         argv[count++] = cluster->controllers;
     }
+    for (size_t i = 0; process->arguments[i] != NULL; i++) {
+        argv[count++] = (char *)process->arguments[i];
+    }
     argv[count] = NULL;
 
     int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     if (fd < 0) {
         give_up("open %s: %s", log, strerror(errno));
     }
-    process->pid = spawn(argv, fd, fd);
+    char **environment = environment_of(process);
+    process->pid = spawn(argv, environment, fd, fd);
+    free(environment);
     process->starts++;
     close(fd);
 }
 
 bool process_is_running(struct process *process)
 {
-    if (process->pid != 0 && waitpid(process->pid, NULL, WNOHANG) == process->pid) {
+    if (process->pid != 0 && waitpid(process->pid, &process->status, WNOHANG) == process->pid) {
         process->pid = 0;
     }
     return process->pid != 0;
@@ -179,7 +212,7 @@ void process_kill(struct process *process)
 {
     if (process->pid != 0) {
         kill(process->pid, SIGKILL);
-        waitpid(process->pid, NULL, 0);
+        waitpid(process->pid, &process->status, 0);
         process->pid = 0;
     }
 }
@@ -189,8 +222,7 @@ bool process_stop(struct process *process, double seconds)
     ASSERT(process->pid != 0);
     kill(process->pid, SIGTERM);
     double deadline = now_seconds() + seconds;
-    int status = 0;
-    while (waitpid(process->pid, &status, WNOHANG) == 0) {
+    while (waitpid(process->pid, &process->status, WNOHANG) == 0) {
         if (now_seconds() > deadline) {
             process_kill(process);
             return false;
@@ -198,7 +230,7 @@ bool process_stop(struct process *process, double seconds)
         pause_ms(10);
     }
     process->pid = 0;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    return WIFEXITED(process->status) && WEXITSTATUS(process->status) == 0;
 }
 
 struct process *cluster_find(struct cluster *cluster, uint64_t group, uint32_t id)
@@ -211,26 +243,7 @@ struct process *cluster_find(struct cluster *cluster, uint64_t group, uint32_t i
     return NULL;
 }
 
-static void start_replicas(struct cluster *cluster, uint64_t group)
-{
-    uint32_t first = cluster->process_count;
-    for (uint32_t id = 1; id <= CLUSTER_REPLICAS; id++) {
-        add_process(cluster, group, id);
-    }
-    if (group == 0) {
-        size_t used = 0;
-        for (uint32_t i = first; i < cluster->process_count; i++) {
-            used +=
-                (size_t)snprintf(cluster->controllers + used, sizeof cluster->controllers - used,
-                                 "%s127.0.0.1:%u", used > 0 ? "," : "", cluster->processes[i].port);
-        }
-    }
-    for (uint32_t i = first; i < cluster->process_count; i++) {
-        process_start(cluster, &cluster->processes[i]);
-    }
-}
-
-void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_count)
+void cluster_prepare(struct cluster *cluster, const char *name, uint32_t shard_count)
 {
     memset(cluster, 0, sizeof *cluster);
     const char *bin_dir = getenv("SHARDKV_BIN_DIR");
@@ -246,13 +259,37 @@ void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_co
     if (mkdtemp(cluster->dir) == NULL) {
         give_up("mkdtemp %s: %s", cluster->dir, strerror(errno));
     }
-    start_replicas(cluster, 0);
+    cluster_add_group(cluster, 0);
+    size_t used = 0;
+    for (uint32_t i = 0; i < cluster->process_count; i++) {
+        used += (size_t)snprintf(cluster->controllers + used, sizeof cluster->controllers - used,
+                                 "%s127.0.0.1:%u", used > 0 ? "," : "", cluster->processes[i].port);
+    }
+}
+
+void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_count)
+{
+    cluster_prepare(cluster, name, shard_count);
+    cluster_start_group(cluster, 0);
+}
+
+void cluster_add_group(struct cluster *cluster, uint64_t group)
+{
+    for (uint32_t id = 1; id <= CLUSTER_REPLICAS; id++) {
+        add_process(cluster, group, id);
+    }
 }
 
 void cluster_start_group(struct cluster *cluster, uint64_t group)
 {
-    ASSERT(group != 0);
-    start_replicas(cluster, group);
+    if (cluster_find(cluster, group, 1) == NULL) {
+        cluster_add_group(cluster, group);
+    }
+    for (uint32_t i = 0; i < cluster->process_count; i++) {
+        if (cluster->processes[i].group == group && cluster->processes[i].pid == 0) {
+            process_start(cluster, &cluster->processes[i]);
+        }
+    }
 }
 
 void cluster_destroy(struct cluster *cluster)
@@ -269,7 +306,7 @@ void cluster_destroy(struct cluster *cluster)
         return;
     }
     char *argv[] = {"/bin/rm", "-rf", cluster->dir, NULL};
-    pid_t pid = spawn(argv, STDOUT_FILENO, STDERR_FILENO);
+    pid_t pid = spawn(argv, environ, STDOUT_FILENO, STDERR_FILENO);
     waitpid(pid, NULL, 0);
 }
 
@@ -297,7 +334,7 @@ int program_run(char *const argv[], double seconds, struct buf *out)
     if (pipe2(pipe_fds, O_CLOEXEC) != 0) {
         give_up("pipe: %s", strerror(errno));
     }
-    pid_t pid = spawn(argv, pipe_fds[1], STDERR_FILENO);
+    pid_t pid = spawn(argv, environ, pipe_fds[1], STDERR_FILENO);
     close(pipe_fds[1]);
 
     double deadline = now_seconds() + seconds;

@@ -15,6 +15,8 @@
 enum {
     CLUSTER_PROCESSES_MAX = 64,
     CLUSTER_REPLICAS = 3,
+    PROCESS_ARGUMENTS_MAX = 8,
+    PROCESS_ENVIRONMENT_MAX = 8,
 };
 
 struct process {
@@ -23,6 +25,11 @@ struct process {
     uint16_t port;
     pid_t pid; /* 0: not running */
     uint32_t starts;
+    int status; /* as waitpid gave it, of the newest run that ended */
+    /* For the next start; NULL ends them. Borrowed: they must stay. */
+    const char *arguments[PROCESS_ARGUMENTS_MAX + 1];     /* "--flag", "value", ... */
+    const char *environment[PROCESS_ENVIRONMENT_MAX + 1]; /* "NAME=value", added to ours */
+    const char *data_root; /* where its data directory is made; NULL: cluster->dir */
 };
 
 struct rpc;
@@ -42,6 +49,8 @@ struct cluster {
 /* Picks ports and starts CLUSTER_REPLICAS controllers. Fails the program with a message on any
  * trouble. */
 void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_count);
+/* The same without starting them: cluster_start_group(cluster, 0) does. */
+void cluster_prepare(struct cluster *cluster, const char *name, uint32_t shard_count);
 /* Kills what runs and removes the directory (kept, and named, when cluster->keep). */
 void cluster_destroy(struct cluster *cluster);
 
@@ -51,6 +60,12 @@ void cluster_start_group(struct cluster *cluster, uint64_t group);
 void cluster_group_spec(const struct cluster *cluster, uint64_t group, char *out, size_t size);
 
 void process_start(struct cluster *cluster, struct process *process);
+/* Adds the group's processes without starting them: what is set on them holds from the first start
+ * on. cluster_start_group starts them. */
+void cluster_add_group(struct cluster *cluster, uint64_t group);
+/* <data_root>/g<group>-<id>; its log is cluster->dir/g<group>-<id>.log. */
+void process_data_dir(const struct cluster *cluster, const struct process *process, char *out,
+                      size_t size);
 void process_signal(struct process *process, int signal); /* STOP, CONT */
 void process_kill(struct process *process); /* SIGKILL and reaped; nothing when not running */
 /* SIGTERM; true when it ended with status 0 within `seconds`. */
