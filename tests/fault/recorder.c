@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "client/shardkv.h"
 #include "lib/suite.h"
+#include "lin/history_json.h"
 #include "lin/report.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -266,20 +267,79 @@ static void end_client(struct client *client)
     free(client->seen);
 }
 
-static void judge(struct lin_history *history)
+static void write_op(FILE *file, const struct lin_op *op, struct buf *line)
+{
+    /* What was seen of a refused compare-and-set is told as one. */
+    bool refused = op->kind == LIN_SEEN;
+    struct lin_event event = {.process = op->process,
+                              .type = LIN_INVOKE,
+                              .kind = refused ? LIN_CAS : op->kind,
+                              .key = op->key,
+                              .value = op->argument,
+                              .time_ns = op->called_ns};
+    if (event.kind == LIN_CAS) {
+        event.from = op->observed;
+        event.has_expected = op->expected != 0;
+        event.expected = op->expected;
+    }
+    buf_clear(line);
+    lin_event_write(&event, line);
+    struct lin_event answer = {.process = op->process,
+                               .type = refused                        ? LIN_FAIL
+                                       : op->returned_ns == LIN_NEVER ? LIN_INFO
+                                                                      : LIN_OK,
+                               .kind = event.kind,
+                               .key = op->key,
+                               .has_version = op->version != 0,
+                               .version = op->version,
+                               .time_ns = op->returned_ns};
+    if (op->kind == LIN_GET) {
+        answer.value = op->observed;
+        answer.has_version = true;
+    }
+    if (answer.type != LIN_INFO) { /* one that never returned has no time either */
+        lin_event_write(&answer, line);
+    }
+    fwrite(line->data, 1, line->size, file);
+}
+
+/* In a file a process has one operation open at a time, in order. These are sorted by key, and some
+ * never returned, so each gets a process of its own; modulo `clients` it is the client. */
+static void write_history(struct lin_history *history, uint64_t clients, const char *path)
+{
+    FILE *file = fopen(path, "we");
+    if (file == NULL) {
+        fprintf(stderr, "cannot write the history to %s\n", path);
+        return;
+    }
+    const struct lin_op *ops = lin_history_sorted(history);
+    size_t count = lin_history_count(history);
+    struct buf line;
+    buf_init(&line);
+    for (size_t i = 0; i < count; i++) {
+        struct lin_op op = ops[i];
+        op.process += clients * i;
+        write_op(file, &op, &line);
+    }
+    buf_deinit(&line);
+    fclose(file);
+}
+
+static void judge(struct recorder *recorder, struct lin_history *history, const char *path)
 {
     struct lin_limits limits = {.clock = clock_system(), .time_ns = CHECK_TIME_NS, .explain = true};
     struct lin_result result;
     if (lin_check(history, &limits, &result) != LIN_LINEARIZABLE) {
+        write_history(history, recorder->options.clients, path);
         struct buf text;
         buf_init(&text);
         lin_report_text(&result, &text);
-        FAIL("%.*s", (int)text.size, (const char *)text.data);
+        FAIL("%.*s\nevidence: %s", (int)text.size, (const char *)text.data, path);
     }
     lin_result_deinit(&result);
 }
 
-void recorder_stop(struct recorder *recorder, struct recorder_report *report)
+static struct lin_history *end_clients(struct recorder *recorder, struct recorder_report *report)
 {
     memset(report, 0, sizeof *report);
     struct lin_history *history = lin_history_create();
@@ -291,10 +351,29 @@ void recorder_stop(struct recorder *recorder, struct recorder_report *report)
         merge(history, &recorder->clients[i], report);
         end_client(&recorder->clients[i]);
     }
-    CHECK_CMP(report->done, >, 0);
-    CHECK_CMP(report->reads, >, 0);
-    judge(history);
+    return history;
+}
+
+static void recorder_destroy(struct recorder *recorder, struct lin_history *history)
+{
     lin_history_destroy(history);
     free(recorder->clients);
     free(recorder);
+}
+
+void recorder_stop(struct recorder *recorder, const char *path, struct recorder_report *report)
+{
+    struct lin_history *history = end_clients(recorder, report);
+    CHECK_CMP(report->done, >, 0);
+    CHECK_CMP(report->reads, >, 0);
+    judge(recorder, history, path);
+    recorder_destroy(recorder, history);
+}
+
+void recorder_keep(struct recorder *recorder, const char *path)
+{
+    struct recorder_report report;
+    struct lin_history *history = end_clients(recorder, &report);
+    write_history(history, recorder->options.clients, path);
+    recorder_destroy(recorder, history);
 }

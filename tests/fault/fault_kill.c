@@ -1,0 +1,73 @@
+/* J1, J2, J15: processes that are killed and stopped. */
+#include "fault/fault_test.h"
+
+#include <signal.h>
+
+/* ---- J1: kill the leader, a quorum, all; restart ---- */
+
+static void j1(void)
+{
+    struct fault fault;
+    fault_begin(&fault, "J1", 1);
+    for (; fault_goes_on(&fault); fault.rounds++) {
+        fault_expect_progress(&fault, 50, 30);
+        uint32_t count = 1 + fault.rounds % CLUSTER_REPLICAS;
+        fault_kill_some(&fault, 1, count);
+        if (count == 1) {
+            fault_expect_progress(&fault, 50, 30); /* the others elect a leader and go on */
+        } else {
+            fault_let_run(1);
+        }
+        fault_start_all(&fault);
+    }
+    fault_end(&fault);
+}
+
+/* ---- J2: stop the leader past its time-out, let it go on ---- */
+
+static void j2(void)
+{
+    struct fault fault;
+    fault_begin(&fault, "J2", 1);
+    for (; fault_goes_on(&fault); fault.rounds++) {
+        fault_expect_progress(&fault, 20, 30);
+        struct process *leader = cluster_leader(&fault.cluster, 1, 30);
+        CHECK(leader != NULL);
+        process_signal(leader, SIGSTOP);
+        fault_expect_progress(&fault, 50, 30);
+        /* It thinks it leads: what it serves now must not be stale. */
+        process_signal(leader, SIGCONT);
+    }
+    fault_end(&fault);
+}
+
+/* ---- J15: the controllers' leader is killed under administrators ---- */
+
+static void j15(void)
+{
+    struct fault fault;
+    fault_begin(&fault, "J15", 3);
+    for (; fault_goes_on(&fault); fault.rounds++) {
+        fault_kill_some(&fault, 0, 1);
+        fault_move_any(&fault); /* acknowledged once: numbers below are checked */
+        fault_move_any(&fault);
+        fault_start_all(&fault);
+        fault_expect_progress(&fault, 20, 60);
+    }
+    /* Configs are totally ordered: each acknowledged command made exactly one, after the three
+     * joins. */
+    int code = -1;
+    json_t *config = cluster_ctl_json(&fault.cluster, 60, &code, "query", NULL);
+    CHECK_EQ(code, 0);
+    CHECK_EQ(json_integer_value(json_object_get(config, "number")),
+             3 + 2 * (json_int_t)fault.rounds);
+    json_decref(config);
+    fault_end(&fault);
+}
+
+const struct suite_test fault_kill_tests[] = {
+    {"J1", j1},
+    {"J2", j2},
+    {"J15", j15},
+    {NULL, NULL},
+};

@@ -1,0 +1,216 @@
+/* See fault_test.h. */
+#include "fault/fault_test.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_SECONDS 12.0
+
+/* The test that runs, for keeping its history when the program ends before fault_end. */
+static struct fault *current;
+
+static double seconds_from(const char *variable, double otherwise)
+{
+    const char *text = getenv(variable);
+    return text != NULL ? strtod(text, NULL) : otherwise;
+}
+
+void fault_skip(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("SKIPPED: ", stdout);
+    vprintf(format, arguments);
+    putchar('\n');
+    va_end(arguments);
+    fflush(stdout);
+    exit(FAULT_SKIPPED);
+}
+
+/* Runs when a CHECK ended the program: the evidence is the history up to there. */
+static void keep_history(void)
+{
+    if (current == NULL || current->recorder == NULL) {
+        return;
+    }
+    struct recorder *recorder = current->recorder;
+    current->recorder = NULL;
+    char path[sizeof current->cluster.dir + 32];
+    snprintf(path, sizeof path, "%s/history.jsonl", current->cluster.dir);
+    recorder_keep(recorder, path);
+    fprintf(stderr, "evidence: %s (seed %llu)\n", path, (unsigned long long)current->seed);
+}
+
+void fault_prepare(struct fault *fault, const char *name)
+{
+    memset(fault, 0, sizeof *fault);
+    const char *text = getenv("FAULT_SEED");
+    fault->seed = text != NULL ? strtoull(text, NULL, 10) : rng_seed_from_system();
+    printf("seed %llu (FAULT_SEED=%llu fault_suite %s)\n", (unsigned long long)fault->seed,
+           (unsigned long long)fault->seed, name);
+    fflush(stdout);
+    rng_init(&fault->rng, fault->seed);
+    static bool registered;
+    if (!registered) {
+        registered = true;
+        CHECK_EQ(atexit(keep_history), 0);
+    }
+    current = fault;
+}
+
+void fault_join(struct fault *fault, uint64_t group)
+{
+    char spec[512];
+    cluster_group_spec(&fault->cluster, group, spec, sizeof spec);
+    CHECK_EQ(cluster_ctl(&fault->cluster, 60, NULL, "join", "--timeout", "30s", spec, NULL), 0);
+    fault->groups = group > fault->groups ? group : fault->groups;
+}
+
+void fault_load(struct fault *fault)
+{
+    fault->cluster.keep = true;
+    CHECK(cluster_wait_settled(&fault->cluster, FAULT_SETTLE_SECONDS));
+    fault->recorder = recorder_start(&(struct recorder_options){
+        .controllers = fault->cluster.controllers,
+        .cluster = fault->cluster.name,
+        .seed = fault->seed,
+        .clients = FAULT_CLIENTS,
+        .keys = FAULT_KEYS,
+        .timeout_ms = 5000,
+        .pause_us = (uint32_t)(1000 * seconds_from("FAULT_PAUSE_MS", 2)),
+    });
+    fault->until = now_seconds() + seconds_from("FAULT_SECONDS", DEFAULT_SECONDS);
+}
+
+void fault_begin(struct fault *fault, const char *name, uint64_t groups)
+{
+    fault_prepare(fault, name);
+    cluster_create(&fault->cluster, name, FAULT_SHARDS);
+    fault->cluster.keep = true;
+    for (uint64_t group = 1; group <= groups; group++) {
+        cluster_start_group(&fault->cluster, group);
+        fault_join(fault, group);
+    }
+    fault_load(fault);
+}
+
+static bool time_has_come(void *context)
+{
+    return now_seconds() >= *(double *)context;
+}
+
+void fault_let_run(double seconds)
+{
+    double until = now_seconds() + seconds;
+    CHECK(wait_until(time_has_come, &until, seconds + 60));
+}
+
+bool fault_goes_on(struct fault *fault)
+{
+    double pace = seconds_from("FAULT_PACE_SECONDS", 0);
+    if (fault->rounds > 0 && pace > 0) {
+        double left = fault->round_from + pace - now_seconds();
+        if (left > 0) {
+            fault_let_run(left);
+        }
+    }
+    fault->round_from = now_seconds();
+    return fault->round_from < fault->until;
+}
+
+struct progress {
+    const struct recorder *recorder;
+    uint64_t wanted;
+};
+
+static bool has_progressed(void *context)
+{
+    const struct progress *progress = context;
+    return recorder_done(progress->recorder) >= progress->wanted;
+}
+
+void fault_expect_progress(struct fault *fault, uint64_t more, double seconds)
+{
+    struct progress progress = {fault->recorder, recorder_done(fault->recorder) + more};
+    if (!wait_until(has_progressed, &progress, seconds)) {
+        FAIL("only %llu of %llu commands were done in %.0f s",
+             (unsigned long long)(recorder_done(fault->recorder) + more - progress.wanted),
+             (unsigned long long)more, seconds);
+    }
+}
+
+struct process *fault_any_of(struct fault *fault, uint64_t group)
+{
+    return cluster_find(&fault->cluster, group,
+                        (uint32_t)rng_between(&fault->rng, 1, CLUSTER_REPLICAS));
+}
+
+void fault_kill(struct fault *fault, struct process *process)
+{
+    fault->kills += process->pid != 0;
+    process_kill(process);
+}
+
+void fault_kill_some(struct fault *fault, uint64_t group, uint32_t count)
+{
+    struct process *leader = cluster_leader(&fault->cluster, group, 30);
+    CHECK(leader != NULL);
+    uint32_t spared =
+        count == CLUSTER_REPLICAS ? 0 : 1 + leader->id % CLUSTER_REPLICAS; /* the one after it */
+    fault_kill(fault, leader);
+    for (uint32_t id = 1; id <= CLUSTER_REPLICAS && count > 1; id++) {
+        if (id != spared) {
+            fault_kill(fault, cluster_find(&fault->cluster, group, id));
+        }
+    }
+}
+
+void fault_start_all(struct fault *fault)
+{
+    for (uint32_t i = 0; i < fault->cluster.process_count; i++) {
+        if (fault->cluster.processes[i].pid == 0) {
+            process_start(&fault->cluster, &fault->cluster.processes[i]);
+        }
+    }
+}
+
+void fault_move_any(struct fault *fault)
+{
+    char shard[16], group[16];
+    snprintf(shard, sizeof shard, "%u", (unsigned)rng_below(&fault->rng, FAULT_SHARDS));
+    snprintf(group, sizeof group, "%u", (unsigned)rng_between(&fault->rng, 1, fault->groups));
+    CHECK_EQ(cluster_ctl(&fault->cluster, 60, NULL, "move", "--timeout", "30s", shard, group, NULL),
+             0);
+    fault->moves++;
+}
+
+void fault_end(struct fault *fault)
+{
+    fault_start_all(fault);
+    CHECK_EQ(
+        cluster_ctl(&fault->cluster, 60, NULL, "put", "--timeout", "30s", "last", "write", NULL),
+        0);
+    CHECK(cluster_wait_settled(&fault->cluster, FAULT_SETTLE_SECONDS));
+    struct recorder_report report;
+    char path[sizeof fault->cluster.dir + 32];
+    snprintf(path, sizeof path, "%s/history.jsonl", fault->cluster.dir);
+    struct recorder *recorder = fault->recorder;
+    fault->recorder = NULL;
+    recorder_stop(recorder, path, &report);
+    for (uint64_t group = 0; group <= fault->groups; group++) {
+        if (!cluster_wait_equal(&fault->cluster, group, FAULT_SETTLE_SECONDS)) {
+            FAIL("the replicas of group %llu do not become equal", (unsigned long long)group);
+        }
+    }
+    printf("%u rounds, %llu done (%llu reads), %llu not done, %llu unknown, %u moves, %u kills; "
+           "linearizable, replicas equal\n",
+           fault->rounds, (unsigned long long)report.done, (unsigned long long)report.reads,
+           (unsigned long long)report.not_done, (unsigned long long)report.unknown, fault->moves,
+           fault->kills);
+    CHECK_CMP(fault->rounds, >, 0);
+    fault->cluster.keep = false;
+    cluster_destroy(&fault->cluster);
+    current = NULL;
+}

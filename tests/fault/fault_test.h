@@ -1,0 +1,89 @@
+/* What every test of faults on real processes has in common: a cluster under recorded load, an
+ * end at which everything is healed and judged, and a table of tests by theme.
+ *
+ *     static void j1(void)
+ *     {
+ *         struct fault fault;
+ *         fault_begin(&fault, "J1", 1);
+ *         for (; fault_goes_on(&fault); fault.rounds++) {
+ *             ... one fault, fault_expect_progress() ...
+ *         }
+ *         fault_end(&fault);
+ *     }
+ *     const struct suite_test fault_kill_tests[] = {{"J1", j1}, {NULL, NULL}};
+ *
+ * A new theme is a file with such an array, a line here, one in `themes` of fault_suite.c, and its
+ * file and tests in fault.cmake.
+ *
+ * FAULT_SECONDS says how long the faults of one test last (default 12), FAULT_PACE_SECONDS at least
+ * how long a round takes (default 0: as fast as it goes); the seed is printed and taken from
+ * FAULT_SEED when that is set. When a test fails, its directory is kept with the logs, the data and
+ * the history so far (history.jsonl, for lincheck). One thread. */
+#ifndef TESTS_FAULT_FAULT_TEST_H
+#define TESTS_FAULT_FAULT_TEST_H
+
+#include "base/rng.h"
+#include "cluster/harness.h"
+#include "fault/recorder.h"
+#include "lib/suite.h"
+
+enum {
+    FAULT_SHARDS = 16,
+    FAULT_CLIENTS = 6,
+    FAULT_KEYS = 12,
+    FAULT_SKIPPED = 77, /* the exit code, SKIP_RETURN_CODE of ctest */
+};
+#define FAULT_SETTLE_SECONDS 120.0
+
+/* The themes' tests; each array ends with {NULL, NULL}. */
+extern const struct suite_test fault_kill_tests[];  /* J1, J2, J15 */
+extern const struct suite_test fault_moves_tests[]; /* J6, J7, J8 */
+
+struct fault {
+    struct cluster cluster;
+    struct recorder *recorder; /* NULL: no load */
+    struct rng rng;
+    uint64_t seed;
+    uint64_t groups;
+    double until;
+    double round_from;
+    uint32_t rounds;
+    uint32_t moves, kills; /* counted for the summary of long runs */
+};
+
+/* Ends the program as skipped. Call it before fault_begin. */
+_Noreturn void fault_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Controllers, groups 1..groups of three, all joined, and a recorder's clients on them. */
+void fault_begin(struct fault *fault, const char *name, uint64_t groups);
+
+/* The same in steps, for tests that change something in between: fault_prepare draws the seed and
+ * clears the struct, then the test creates the cluster and its groups (cluster_create,
+ * cluster_start_group), fault_join joins what was started, fault_load starts the clients and the
+ * clock of the test. */
+void fault_prepare(struct fault *fault, const char *name);
+void fault_join(struct fault *fault, uint64_t group);
+void fault_load(struct fault *fault);
+
+/* Whether there is time for another round; waits until the last one has lasted FAULT_PACE_SECONDS.
+ */
+bool fault_goes_on(struct fault *fault);
+
+/* Everything is started again, a last write succeeds, all moves settle, the history is
+ * linearizable, all replicas of each group are equal; the directory is removed. Network faults are
+ * the test's to heal before. */
+void fault_end(struct fault *fault);
+
+/* The cluster serves: so many more commands are done within `seconds`. */
+void fault_expect_progress(struct fault *fault, uint64_t more, double seconds);
+void fault_let_run(double seconds);
+
+struct process *fault_any_of(struct fault *fault, uint64_t group);
+void fault_kill(struct fault *fault, struct process *process);
+/* The leader first, then others; `count` in all. */
+void fault_kill_some(struct fault *fault, uint64_t group, uint32_t count);
+void fault_start_all(struct fault *fault);
+/* Moves a drawn shard to a drawn group. */
+void fault_move_any(struct fault *fault);
+
+#endif
