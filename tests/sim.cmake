@@ -1,8 +1,6 @@
 # The deterministic whole-cluster simulator (tests/sim/sim.h) and the course's KV and shard suites on it. What stands below the
 # product is replaced here, at link time: rpc/ entirely (the suite defines its functions, so its library is not drawn in), the threads
 # of raft/node and of the product, the clock and the system's randomness.
-skv_test(NAME test_linear SOURCES unit/test_linear.c sim/linear.c USES base LABELS unit sim TIMEOUT 30)
-
 add_executable(sim_suite
     sim/sim_main.c sim/sim_report.c sim/sim_world.c sim/sim_threads.c sim/sim_net.c sim/sim_rpc.c sim/sim_rpc_stream.c
     sim/sim_node.c sim/sim_node_api.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/clerk.c sim/linear.c sim/kv_test.c
@@ -11,7 +9,7 @@ add_executable(sim_suite
 set_target_properties(sim_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 target_include_directories(sim_suite PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(sim_suite PRIVATE shardkv shardctrler client raft-node raft-wal raft-core proto base
-    test-fake-vfs Threads::Threads)
+    test-fake-vfs test-lin Threads::Threads)
 foreach(function
         clock_system rng_seed_from_system pthread_create pthread_join pthread_cond_wait pthread_cond_timedwait
         pthread_cond_signal pthread_cond_broadcast sem_wait

@@ -32,24 +32,67 @@ struct operation {
     char key[SIM_NAME_BYTES_MAX];
     void *value;
     size_t size;
+    struct lin_value from; /* of a compare-and-set: the value that had the version `expected` */
+    uint64_t expected;
     uint64_t called_ns;
     clerk_done_fn done;
     void *context;
 };
 
+/* What stood in the way of a refused compare-and-set: a version, or that the key was absent. */
+static void note_refused_cas(const struct skv_result *result, struct lin_op *op)
+{
+    op->kind = result->version == 0 ? LIN_GET : LIN_SEEN;
+    op->argument = LIN_ABSENT;
+    op->observed = LIN_ABSENT;
+    op->expected = 0;
+    op->version = result->version;
+    sim_world()->counters.cas_refused++;
+}
+
 static void note(const struct operation *operation, const struct skv_result *result)
 {
     struct linear_history *history = operation->clerk->history;
-    if (history == NULL || result->outcome == SKV_NOT_DONE) {
+    bool mismatch = result->code == SKV_VERSION_MISMATCH;
+    if (history == NULL || (result->outcome == SKV_NOT_DONE && !mismatch)) {
         return;
     }
-    uint64_t returned_ns = result->outcome == SKV_DONE ? sim_now_ns() : LINEAR_NEVER;
-    bool get = operation->op == SKV_GET;
-    enum linear_kind kind = get                           ? LINEAR_GET
-                            : operation->op == SKV_APPEND ? LINEAR_APPEND
-                                                          : LINEAR_PUT;
-    linear_add(history, operation->key, kind, get ? result->value : operation->value,
-               get ? result->value_size : operation->size, operation->called_ns, returned_ns);
+    struct lin_value written = lin_value_of(operation->value, operation->size);
+    struct lin_op op = {.process = operation->clerk->host->index,
+                        .called_ns = operation->called_ns,
+                        .returned_ns = result->outcome == SKV_UNKNOWN ? LIN_NEVER : sim_now_ns(),
+                        .key = bytes_of_string(operation->key),
+                        .version = result->outcome == SKV_DONE ? result->version : 0};
+    switch (operation->op) {
+    case SKV_GET:
+        op.kind = LIN_GET;
+        op.observed = result->code == SKV_NOT_FOUND
+                          ? LIN_ABSENT
+                          : lin_value_of(result->value, result->value_size);
+        break;
+    case SKV_PUT:
+        op.kind = LIN_PUT;
+        op.argument = written;
+        break;
+    case SKV_APPEND:
+        op.kind = LIN_APPEND;
+        op.argument = written;
+        break;
+    case SKV_DELETE:
+        op.kind = LIN_DELETE;
+        op.version = 0;
+        break;
+    case SKV_CAS:
+        op.kind = LIN_CAS;
+        op.argument = written;
+        op.observed = operation->from;
+        op.expected = operation->expected;
+        if (mismatch) {
+            note_refused_cas(result, &op);
+        }
+        break;
+    }
+    linear_add(history, &op);
 }
 
 static void operation_done(void *context, const struct skv_result *result)
@@ -64,27 +107,36 @@ static void operation_done(void *context, const struct skv_result *result)
     }
     sim_world()->counters.operations++;
     operation->done(operation->context, result);
+    free((void *)operation->from.bytes.data);
     free(operation->value);
     free(operation);
 }
 
-void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value,
-                 size_t size, clerk_done_fn done, void *context)
+/* `seen`: of a compare-and-set, NULL for the others. */
+static void start(struct clerk *clerk, enum skv_op op, const char *key, struct bytes value,
+                  const struct clerk_seen *seen, clerk_done_fn done, void *context)
 {
     struct operation *operation = mem_calloc(1, sizeof *operation);
     operation->clerk = clerk;
     operation->op = op;
     (void)snprintf(operation->key, sizeof operation->key, "%s", key);
-    operation->value = mem_dup(value, size);
-    operation->size = size;
+    operation->value = mem_dup(value.data, value.size);
+    operation->size = value.size;
+    if (seen != NULL) {
+        operation->expected = seen->version;
+        operation->from.present = seen->version != 0;
+        operation->from.bytes =
+            bytes_of(mem_dup(seen->value.data, seen->value.size), seen->value.size);
+    }
     operation->called_ns = sim_now_ns();
     operation->done = done;
     operation->context = context;
     struct skv_command command = {.op = op,
                                   .key = key,
                                   .key_size = strlen(key),
-                                  .value = value,
-                                  .value_size = size,
+                                  .value = value.data,
+                                  .value_size = value.size,
+                                  .expected = operation->expected,
                                   .timeout_ms = clerk->timeout_ms};
     clerk->in_flight++;
     struct sim_host *former = sim_enter(clerk->host);
@@ -93,6 +145,19 @@ void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const voi
     if (code != SKV_OK) {
         SIM_FAIL("a command was refused: %s", skv_code_text(code));
     }
+}
+
+void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value,
+                 size_t size, clerk_done_fn done, void *context)
+{
+    ASSERT(op != SKV_CAS);
+    start(clerk, op, key, bytes_of(value, size), NULL, done, context);
+}
+
+void clerk_start_cas(struct clerk *clerk, const char *key, const struct clerk_seen *seen,
+                     struct bytes value, clerk_done_fn done, void *context)
+{
+    start(clerk, SKV_CAS, key, value, seen, done, context);
 }
 
 static void pending_done(void *context, const struct skv_result *result)
@@ -213,8 +278,10 @@ static void loop_pause(struct loop *loop)
 /* True when it succeeded. Where operations have time for it, anything else fails the test. */
 static bool loop_judge(struct loop *loop, const struct skv_result *result)
 {
-    bool fine = result->outcome == SKV_DONE &&
-                (result->code == SKV_OK || (loop->op == SKV_GET && result->code == SKV_NOT_FOUND));
+    bool fine =
+        (result->outcome == SKV_DONE &&
+         (result->code == SKV_OK || (loop->op == SKV_GET && result->code == SKV_NOT_FOUND))) ||
+        (loop->op == SKV_CAS && result->code == SKV_VERSION_MISMATCH);
     if (!fine && loop->clerk->timeout_ms == CLERK_TIMEOUT_MS) {
         SIM_FAIL("an operation of client %u ended with: %s", loop->options.number,
                  skv_code_text(result->code));
@@ -253,11 +320,24 @@ static void loop_learn(struct loop *loop, const struct skv_result *result)
     }
 }
 
+/* What a compare-and-set may build on. */
+static void loop_see(struct loop *loop, const struct skv_result *result)
+{
+    loop->seen.version = result->version;
+    buf_clear(&loop->seen.value);
+    buf_append(&loop->seen.value, result->value, result->value_size);
+    loop->has_seen = true;
+}
+
 static void loop_done(void *context, const struct skv_result *result)
 {
     struct loop *loop = context;
-    if (loop_judge(loop, result) && loop_is_own(loop)) {
-        loop_learn(loop, result);
+    if (loop_judge(loop, result)) {
+        if (loop_is_own(loop)) {
+            loop_learn(loop, result);
+        } else if (loop->op == SKV_GET) {
+            loop_see(loop, result);
+        }
     }
     loop->begun = true;
     loop_pause(loop);
@@ -283,6 +363,21 @@ static enum skv_op choose_any(const struct loop *loop)
                                                  : SKV_GET;
 }
 
+/* What was read last becomes something else, if it still is what it was. */
+static bool loop_cas(struct loop *loop)
+{
+    if (!loop->has_seen || !loop->options.cas || sim_between(0, 1) == 0) {
+        return false;
+    }
+    loop->has_seen = false;
+    loop->op = SKV_CAS;
+    buf_printf(&loop->next, "c %u %" PRIu64 " y", loop->options.number, loop->issued);
+    loop->issued++;
+    clerk_start_cas(loop->clerk, loop->seen_key, &loop->seen, buf_view(&loop->next), loop_done,
+                    loop);
+    return true;
+}
+
 static void loop_next(struct loop *loop)
 {
     const struct loop_options *options = &loop->options;
@@ -304,8 +399,13 @@ static void loop_next(struct loop *loop)
             buf_printf(&loop->next, "x %u %u y", options->number, loop->appended);
         }
     } else {
+        if (loop_cas(loop)) {
+            return;
+        }
         (void)snprintf(key, sizeof key, "%" PRIu64, sim_between(0, options->key_count - 1));
         loop->op = choose_any(loop);
+        loop->has_seen = false;
+        (void)snprintf(loop->seen_key, sizeof loop->seen_key, "%s", key);
         if (loop->op == SKV_APPEND || loop->op == SKV_PUT) {
             buf_printf(&loop->next, "x %u %" PRIu64 " y", options->number, loop->issued);
         }
@@ -359,6 +459,7 @@ void loop_deinit(struct loop *loop)
     ASSERT(loop->ended);
     buf_deinit(&loop->last);
     buf_deinit(&loop->next);
+    buf_deinit(&loop->seen.value);
 }
 
 void check_appends(struct bytes value, uint32_t number, uint32_t appended)

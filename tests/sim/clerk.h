@@ -28,6 +28,15 @@ typedef void (*clerk_done_fn)(void *context, const struct skv_result *result);
 void clerk_start(struct clerk *clerk, enum skv_op op, const char *key, const void *value,
                  size_t size, clerk_done_fn done, void *context);
 
+/* A key as a get showed it. */
+struct clerk_seen {
+    uint64_t version; /* 0: absent */
+    struct buf value;
+};
+/* A compare-and-set of what was seen. */
+void clerk_start_cas(struct clerk *clerk, const char *key, const struct clerk_seen *seen,
+                     struct bytes value, clerk_done_fn done, void *context);
+
 /* Blocking; an operation that does not end with success fails the test. An absent key is "". */
 void clerk_put(struct clerk *clerk, const char *key, const char *value);
 void clerk_append(struct clerk *clerk, const char *key, const char *value);
@@ -63,6 +72,7 @@ struct loop_options {
                              log grows */
     uint32_t padding_one_in;
     bool deletes;          /* among the operations on random keys */
+    bool cas;              /* the same: of what a get showed just before */
     uint64_t pause_min_ns; /* between two operations */
     uint64_t pause_max_ns;
 };
@@ -82,6 +92,9 @@ struct loop {
     uint64_t started_ns;
     struct buf last; /* what its own key holds */
     struct buf next; /* what is being written */
+    bool has_seen;   /* of `seen_key`, by the get before */
+    struct clerk_seen seen;
+    char seen_key[SIM_NAME_BYTES_MAX];
 };
 void loop_start(struct loop *loop, struct clerk *clerk, const struct loop_options *options);
 void loop_stop(struct loop *loop); /* after the operation under way */

@@ -117,7 +117,7 @@ void kv_test_run(const struct kv_test *test)
     struct run *run = mem_calloc(1, sizeof *run);
     run->test = test;
     run->cluster = kv_cluster(test->servers, test->unreliable, test->snapshots);
-    run->history = linear_create(true);
+    run->history = linear_create();
     for (uint32_t i = 0; i < test->clients; i++) {
         clerk_open(&run->clerks[i], run->cluster, run->history);
     }
@@ -128,10 +128,7 @@ void kv_test_run(const struct kv_test *test)
         clerk_close(&run->clerks[i]);
     }
     cluster_destroy(run->cluster);
-    char why[512] = "";
-    if (linear_check(run->history, why, sizeof why) != LINEAR_OK) {
-        SIM_FAIL("%s", why);
-    }
+    linear_require(run->history);
     linear_destroy(run->history);
     free(run);
 }

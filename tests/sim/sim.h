@@ -76,6 +76,7 @@ struct sim_counters {
     uint64_t shards_installed;
     uint64_t chunks_resumed; /* chunks of a move after its first */
     uint64_t operations;     /* of clients, ended */
+    uint64_t cas_refused;    /* compare-and-sets that met another version */
 };
 
 struct sim_world {

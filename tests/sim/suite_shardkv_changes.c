@@ -172,7 +172,7 @@ static void unreliable_3(void)
 {
     struct shard_test *test = shard_test_open(
         &(struct shard_test_options){.keys = 0, .unreliable = true, .snapshots = true});
-    struct linear_history *history = linear_create(true);
+    struct linear_history *history = linear_create();
     struct clerk clerks[KEYS];
     struct loop loops[KEYS];
     (void)cluster_join_one(test->cluster, 100);
@@ -195,10 +195,7 @@ static void unreliable_3(void)
         clerk_close(&clerks[i]);
     }
     shard_test_close(test);
-    char why[512] = "";
-    if (linear_check(history, why, sizeof why) != LINEAR_OK) {
-        SIM_FAIL("%s", why);
-    }
+    linear_require(history);
     linear_destroy(history);
 }
 

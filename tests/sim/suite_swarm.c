@@ -204,7 +204,7 @@ static void begin(struct storm *storm)
     sim_world()->drift_percent = DRIFT_PERCENT;
     storm->cluster = cluster_create(&options);
     storm->joined[0] = true;
-    storm->history = linear_create(true);
+    storm->history = linear_create();
     for (uint32_t i = 0; i < CLIENTS; i++) {
         clerk_open(&storm->clerks[i], storm->cluster, storm->history);
     }
@@ -218,6 +218,7 @@ static void begin(struct storm *storm)
         struct loop_options loop = {.number = i,
                                     .key_count = KEYS,
                                     .deletes = true,
+                                    .cas = true,
                                     .padding_bytes =
                                         storm->large ? LARGE_PADDING_BYTES : PADDING_BYTES,
                                     .padding_one_in = storm->large ? 50 : 5,
@@ -248,10 +249,7 @@ static void end(struct storm *storm)
         clerk_close(&storm->clerks[i]);
     }
     cluster_destroy(storm->cluster);
-    char why[512] = "";
-    if (linear_check(storm->history, why, sizeof why) != LINEAR_OK) {
-        SIM_FAIL("%s", why);
-    }
+    linear_require(storm->history);
     linear_destroy(storm->history);
 }
 
