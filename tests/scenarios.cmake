@@ -14,6 +14,9 @@
 # A row of nothing but 'see' adds no test of its own.
 set(SCENARIO_ROWS "")
 
+skv_test(NAME test_scenarios_kv SOURCES unit/test_scenarios_kv.c USES shardkv LIBRARIES test-kv-harness
+    LABELS unit shardkv TIMEOUT 120)
+
 function(scenario number form name text)
     set(test scenario.${number})
     if(form STREQUAL "P")
@@ -124,19 +127,33 @@ scenario(25 S ValidSnapshotIsTaken "a valid snapshot is not refused for ever"
 scenario(26 S InterruptedStream "the leader changes in mid-stream; a chunk is missing, repeated, damaged"
     unit:test_raft_snapshot:test_s26_* golden:s25_s26_interrupted_streams
     unit:test_replica_snapshot:test_snapshot_leader_dies_half_way_another_sends_it:test_snapshot_garbled_on_arrival_is_asked_for_anew)
+scenario(27 S WhatASnapshotCarries "a snapshot carries membership, sessions and shard states"
+    unit:test_raft_snapshot:test_s27_* golden:s27_snapshot_carries_the_membership
+    unit:test_scenarios_kv:test_s27_* unit:test_replica_recover:test_log_time_travels_with_a_snapshot)
 scenario(28 S SlowFollower "a snapshot that is always newer than a slow follower's log makes no endless loop"
     unit:test_raft_snapshot:test_s28_* golden:s23_s28_snapshot_to_a_slow_follower)
+
+# ---- state machine ----
+scenario(31 S ReplicatedStateOnly "apply depends on replicated state only"
+    unit:test_scenarios_kv:test_s31_* unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
 
 # ---- reads and transfer ----
 scenario(33 S NoReadBeforeTheFirstCommit "no read before the first commit of the leader's term"
     unit:test_raft_read:test_s33_* golden:s33_no_read_before_the_first_commit
     see:raft.Mutant.read_before_the_first_commit)
+scenario(34 S RetriedRead "a read retried across a pause or a change of leader"
+    unit:test_raft_read:test_s34_* golden:s34_reads_and_leader_change see:raft.Mutant.read_confirmed_by_anyone)
+scenario(35 S Lease "a lease counts from the time of sending; a pause or skewed clocks"
+    unit:test_raft_read:test_s35_* golden:s35_lease see:sim.SlowClockRead)
 scenario(36 S LeaseGivenUpOnTransfer "a lease is given up on transfer; a delayed order to campaign does nothing"
     unit:test_raft_read:test_s36_* unit:test_raft_transfer:test_s36_* golden:s36_s37_transfer
     see:raft.Mutant.lease_kept_on_transfer)
 scenario(37 S TransferToADeadTarget "a transfer to a dead target is abandoned"
     unit:test_raft_transfer:test_s37_* unit:test_replica:test_replica_transfer_to_a_dead_target_is_given_up
     golden:s36_s37_transfer)
+
+scenario(38 S ReadAcrossAMove "a read queued across a move: ownership is checked again when it is served"
+    unit:test_scenarios_kv:test_s38_*)
 
 # ---- membership ----
 scenario(39 S OneChangeAtATime "no change before the first commit of the term; one at a time"
@@ -148,6 +165,58 @@ scenario(41 S RemovedServers "a leader removes itself; a removed node does no ha
     unit:test_raft_membership:test_s41_* golden:s41_removed_servers golden:s41_removal_not_committed_yet)
 scenario(42 S NewestMembership "a change is checked against the newest membership"
     unit:test_raft_membership:test_s42_* golden:s39_s42_membership_rules)
+
+# ---- storage ----
+scenario(45 S TornTail "a torn tail is cut; damage in the middle is refused"
+    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*
+    unit:test_wal_crash:test_crash_at_every_step_sectors_torn_recovers)
+scenario(51 S FlippedBit "a flipped bit on one replica is found, repaired from peers, never led with"
+    unit:test_wal_damage:test_flip_of_every_byte_in_a_synced_log_loses_nothing:test_read_of_a_damaged_entry_is_corrupt
+    unit:test_kv_snapshot:test_kv_snapshot_damage_anywhere_is_found
+    unit:test_store:test_store_rocksdb_damaged_files_are_refused_with_the_reason)
+scenario(52 S LostWrite "a lost or misdirected write"
+    unit:test_wal_damage:test_lost_write_before_synced_ones_is_refused:test_misdirected_group_is_not_taken:test_new_header_over_old_records_is_torn)
+
+# ---- clients ----
+scenario(54 S RetryExecutesOnce "a retry after an unknown outcome executes once"
+    unit:test_router:test_connection_lost_*:test_lost_write_* unit:test_router_random:test_random_*
+    unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
+scenario(55 S NoRedirectLoop "no redirect loop"
+    unit:test_router:test_hints_in_a_circle_make_no_loop:test_wrong_group_in_a_circle_makes_no_loop)
+scenario(56 S EvictedSession "a session evicted with an operation in flight is an error"
+    unit:test_scenarios_kv:test_s56_* unit:test_router:test_session_expired_*:test_command_too_old_*
+    unit:test_kv_machine:test_kv_command_too_old_*:test_kv_sessions_full_*)
+scenario(58 S StaleSequence "a stale sequence after a newer one; a sequence reused with another payload"
+    unit:test_session:test_session_acked_sequence_is_stale:test_session_same_sequence_other_payload_is_reused
+    unit:test_kv_machine:test_kv_sequence_reused_or_stale_is_an_error
+    unit:test_config_state:test_sequence_reused_or_stale_or_too_old_is_an_error)
+
+# ---- shards ----
+scenario(59 S NothingBeforeInstall "nothing is served before the install"
+    unit:test_scenarios_kv:test_s59_* unit:test_kv_shards:test_shard_install_before_the_end_*)
+scenario(60 S NothingAfterFreeze "nothing is acknowledged after the freeze"
+    unit:test_scenarios_kv:test_s60_*)
+scenario(61 S TwoGroupsSwapShards "two groups swap shards in one config"
+    unit:test_kv_shards:test_shard_two_groups_swap_shards_in_one_config)
+scenario(62 S SessionsMove "sessions move with the data"
+    unit:test_kv_shards:test_shard_moves_with_rows_sessions_and_versions:test_shard_session_age_travels_not_time)
+scenario(63 S ConfigTwiceLateSkipped "a config is delivered twice, late, or skipped"
+    unit:test_kv_shards:test_shard_config_*
+    unit:test_kv_mover:test_kv_mover_fetches_the_next_config_when_all_is_settled)
+scenario(65 S DelayedDrop "a delayed drop of config N arrives at N+2"
+    unit:test_kv_shards:test_shard_delayed_drop_of_an_older_config_changes_nothing)
+scenario(66 S DestinationCrashes "the destination crashes between install and drop"
+    unit:test_scenarios_kv:test_s66_*)
+scenario(67 S OldDriver "an old driver finishes after a new one began"
+    unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
+    unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored)
+scenario(68 S DroppedStaysDropped "a late snapshot or message revives no dropped shard"
+    unit:test_scenarios_kv:test_s68_*)
+scenario(69 S StaleConfig "a client with a stale config; dead groups in the config"
+    unit:test_router:test_dead_group_does_not_hold_up_the_other:test_config_moves_what_waits_for_a_dead_group:test_shard_moved_twice_ends_at_the_newest_owner
+    see:shardkv.Rejection see:shardkv.StaticShards)
+scenario(70 S CrashInsideInstall "a crash inside the install: shard state and hard state agree"
+    unit:test_scenarios_kv:test_s70_* unit:test_kv_shards:test_shard_states_survive_a_crash_at_every_point)
 
 file(WRITE ${CMAKE_BINARY_DIR}/tests/scenarios.tsv "${SCENARIO_ROWS}")
 

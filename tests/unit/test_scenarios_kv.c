@@ -1,0 +1,715 @@
+/* Numbered scenarios of the shard state machine: what else broke where shards, sessions and
+ * snapshots met (docs/TESTING.md has the numbers). Groups 1 and 2, one log each; whatever has to
+ * hold for replicas is checked on replicas of the same log that lived otherwise. */
+#include "kv_fixture.h"
+
+#include "base/log.h"
+#include "proto/limits.h"
+#include "shardkv/move_rows.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SHARDS = 5, GROUP_A = 1, GROUP_B = 2, CLIENTS = 4 };
+
+struct fixture {
+    char dir[64]; /* for snapshots */
+    struct kv_single a;
+    struct kv_single b;
+};
+
+static int set_up(void **state)
+{
+    struct fixture *fixture = test_calloc(1, sizeof *fixture);
+    snprintf(fixture->dir, sizeof fixture->dir, "/tmp/shardkv-scenarios-XXXXXX");
+    assert_non_null(mkdtemp(fixture->dir));
+    kv_single_open(&fixture->a, GROUP_A);
+    kv_single_open(&fixture->b, GROUP_B);
+    *state = fixture;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct fixture *fixture = *state;
+    kv_single_close(&fixture->a);
+    kv_single_close(&fixture->b);
+    assert_int_equal(vfs_system()->remove_tree(vfs_system()->context, fixture->dir), 0);
+    test_free(fixture);
+    return 0;
+}
+
+/* ---- words ---- */
+
+static void config_both(struct fixture *fixture, uint64_t number, const uint64_t owners[SHARDS],
+                        const uint64_t sources[SHARDS])
+{
+    assert_int_equal(kv_single_config(&fixture->a, number, SHARDS, owners, sources), 0);
+    assert_int_equal(kv_single_config(&fixture->b, number, SHARDS, owners, sources), 0);
+}
+
+static int verb(struct kv_single *single, enum kv_command_kind kind, uint32_t shard,
+                uint64_t number, uint64_t group)
+{
+    return kv_single_run(
+        single,
+        &(struct kv_command){.kind = kind, .shard = shard, .number = number, .group = group});
+}
+
+static struct op append_op(uint32_t shard, uint64_t sequence, const char *value)
+{
+    return (struct op){.kind = OP_APPEND,
+                       .sequence = sequence,
+                       .shard = shard,
+                       .key = KEY("k"),
+                       .value = KEY(value)};
+}
+
+static struct op_result append(struct kv_single *single, uint64_t client, uint32_t shard,
+                               uint64_t sequence, const char *value)
+{
+    struct op op = append_op(shard, sequence, value);
+    return kv_single_op(single, client, &op);
+}
+
+static void assert_value(struct kv_single *single, uint32_t shard, const char *wanted)
+{
+    struct buf value = {0};
+    assert_int_equal(kv_single_get(single, shard, "k", &value).error, 0);
+    assert_string_equal(value.data, wanted);
+    buf_deinit(&value);
+}
+
+/* The first chunk of a pull, of few bytes, so that the pull is under way and not complete. */
+static void first_chunk(struct kv_single *from, struct kv_single *to, uint32_t shard,
+                        uint64_t number)
+{
+    struct kv_move_rows rows = {0};
+    assert_int_equal(kv_move_read(from->replica.machine, shard, number, to->replica.group_id,
+                                  BYTES_EMPTY, 1, &rows),
+                     0);
+    assert_false(rows.end);
+    assert_int_equal(kv_single_run(to, &(struct kv_command){.kind = KV_COMMAND_CHUNK,
+                                                            .shard = shard,
+                                                            .number = number,
+                                                            .last_row = buf_view(&rows.last_row),
+                                                            .rows = buf_view(&rows.rows)}),
+                     0);
+    buf_deinit(&rows.rows);
+    buf_deinit(&rows.last_row);
+}
+
+/* Opens a replica of the log's group from a snapshot of `from`. */
+static void open_from_snapshot(const struct fixture *fixture, struct kv_replica *from,
+                               struct kv_replica *to)
+{
+    struct raft_position position;
+    uint64_t size = 0;
+    struct sm_snapshot_reader *reader = NULL;
+    struct sm_snapshot_writer *writer = NULL;
+    struct buf stream = {0};
+    char path[128];
+    const struct vfs *vfs = vfs_system();
+    snprintf(path, sizeof path, "%s/out", fixture->dir);
+    assert_int_equal(vfs->make_dir(vfs->context, path), 0);
+    assert_int_equal(from->sm.ops->snapshot_open(from->sm.sm, path, &position, &size, &reader), 0);
+    assert_int_equal(
+        from->sm.ops->snapshot_read(reader, 0, buf_reserve(&stream, (size_t)size), (size_t)size),
+        0);
+    stream.size = (size_t)size;
+    from->sm.ops->snapshot_close(reader);
+    assert_int_equal(vfs->remove_tree(vfs->context, path), 0);
+
+    kv_replica_open(to, from->group_id);
+    snprintf(path, sizeof path, "%s/in", fixture->dir);
+    assert_int_equal(vfs->make_dir(vfs->context, path), 0);
+    assert_int_equal(to->sm.ops->receive_open(to->sm.sm, path, &writer), 0);
+    assert_int_equal(to->sm.ops->receive_write(writer, buf_view(&stream)), 0);
+    assert_int_equal(to->sm.ops->receive_finish(writer), 0);
+    to->sm.ops->receive_close(writer);
+    assert_int_equal(to->sm.ops->restore(to->sm.sm, path), 0);
+    assert_int_equal(to->sm.ops->applied(to->sm.sm).index, position.index);
+    assert_int_equal(vfs->remove_tree(vfs->context, path), 0);
+    to->next = SIZE_MAX; /* goes on behind the snapshot */
+    buf_deinit(&stream);
+}
+
+/* ---- 27: what a snapshot carries ---- */
+
+/* Group 1 then has a shard in each state: 0 serving, 1 frozen, 2 half pulled, 3 being dropped, and
+ * 4 installed with a source that was not told yet. */
+static void each_state(struct fixture *fixture)
+{
+    config_both(fixture, 1, (const uint64_t[SHARDS]){1, 1, 2, 1, 2}, (const uint64_t[SHARDS]){0});
+    for (uint64_t client = 1; client <= CLIENTS; client++) {
+        for (uint32_t shard = 0; shard < SHARDS; shard++) {
+            struct kv_single *owner = shard == 2 || shard == 4 ? &fixture->b : &fixture->a;
+            assert_int_equal(append(owner, client, shard, 1, "x").error, 0);
+        }
+    }
+    config_both(fixture, 2, (const uint64_t[SHARDS]){1, 2, 1, 2, 1},
+                (const uint64_t[SHARDS]){1, 1, 2, 1, 2});
+    first_chunk(&fixture->b, &fixture->a, 2, 2);
+    assert_int_equal(verb(&fixture->a, KV_COMMAND_DROP, 3, 2, GROUP_B), 0);
+    assert_int_equal(kv_copy_shard(&fixture->b, &fixture->a, 4, 2, 60), 0);
+}
+
+static void test_s27_snapshot_carries_sessions_and_shard_states(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *a = &fixture->a;
+    each_state(fixture);
+    struct kv_replica other = {0};
+    open_from_snapshot(fixture, &a->replica, &other);
+    const enum shard_state wanted[SHARDS] = {SHARD_SERVING, SHARD_FROZEN, SHARD_PULLING,
+                                             SHARD_DROPPING, SHARD_SERVING};
+    struct kv_table *table = kv_machine_table(other.machine);
+    assert_int_equal(table->config_number, 2);
+    assert_int_equal(table->pending_count, 1);
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        assert_int_equal(table->shards[shard].state, wanted[shard]);
+    }
+    assert_int_equal(table->shards[0].session_count, CLIENTS);
+    kv_table_unref(table);
+    assert_int_equal(kv_replica_hash(&other), kv_replica_hash(&a->replica));
+
+    /* Everything goes on where it was, here as there: the retry, the pull, the drops. */
+    assert_int_equal(append(a, 3, 0, 1, "x").version, 3);
+    assert_int_equal(append(a, 3, 4, 1, "x").version, 3);
+    assert_int_equal(append(a, 3, 0, 2, "y").version, CLIENTS + 1);
+    assert_int_equal(kv_copy_shard(&fixture->b, a, 2, 2, 60), 0);
+    assert_int_equal(verb(a, KV_COMMAND_STEP, 3, 2, 0), 0);
+    assert_int_equal(verb(a, KV_COMMAND_DROP, 1, 2, GROUP_B), 0);
+    assert_int_equal(verb(a, KV_COMMAND_DROP_CONFIRMED, 4, 2, 0), 0);
+    assert_int_equal(kv_single_state(a, 2), SHARD_SERVING);
+    kv_replica_apply(&other, &a->log, a->log.last_index, NULL);
+    assert_int_equal(kv_replica_hash(&other), kv_replica_hash(&a->replica));
+    kv_replica_close(&other);
+}
+
+/* ---- 31: apply depends on nothing but the log ---- */
+
+struct history {
+    struct rng rng;
+    uint64_t number;         /* of the newest config */
+    uint64_t owners[SHARDS]; /* under it */
+    uint64_t sequences[CLIENTS];
+};
+
+static struct kv_single *group_of(struct fixture *fixture, uint64_t group)
+{
+    return group == GROUP_A ? &fixture->a : &fixture->b;
+}
+
+static void random_block(struct fixture *fixture, struct history *history)
+{
+    const enum op_kind kinds[] = {OP_PUT, OP_APPEND, OP_DELETE, OP_CAS};
+    uint32_t client = (uint32_t)rng_below(&history->rng, CLIENTS);
+    struct buf payload = {0};
+    uint32_t shard = (uint32_t)rng_below(&history->rng, SHARDS);
+    struct kv_single *owner = group_of(fixture, history->owners[shard]);
+    uint64_t acked = history->sequences[client] > 4 ? history->sequences[client] - 4 : 0;
+    block_put_header(&payload, &(struct block_header){.client_id = client == 0 ? 0 : client,
+                                                      .acked_below = acked,
+                                                      .count = 3});
+    for (uint32_t i = 0; i < 3; i++) {
+        char key[8];
+        char value[16];
+        snprintf(key, sizeof key, "k%u", (unsigned)rng_below(&history->rng, 6));
+        snprintf(value, sizeof value, "%u", (unsigned)rng_below(&history->rng, 1000));
+        /* Sometimes a repetition of what may have been executed, with another payload perhaps. */
+        bool repeat = rng_chance(&history->rng, 1, 8);
+        uint64_t sequence = repeat ? history->sequences[client] : ++history->sequences[client];
+        struct op op = {.kind = kinds[rng_below(&history->rng, 4)],
+                        .sequence = client == 0 ? 0 : sequence,
+                        .shard = shard,
+                        .key = KEY(key),
+                        .value = KEY(value)};
+        op.value = op.kind == OP_DELETE ? BYTES_EMPTY : op.value;
+        op.expected_version = op.kind == OP_CAS ? rng_below(&history->rng, 30) : 0;
+        block_put_op(&payload, &op);
+    }
+    kv_log_entry(&owner->log, rng_below(&history->rng, SESSION_TTL_MS / 8));
+    kv_log_add(&owner->log, &payload);
+    kv_replica_apply(&owner->replica, &owner->log, owner->log.last_index, NULL);
+}
+
+/* The next config with shards drawn anew, and all its moves. */
+static void random_moves(struct fixture *fixture, struct history *history)
+{
+    uint64_t sources[SHARDS];
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        sources[shard] = history->owners[shard];
+        history->owners[shard] = rng_between(&history->rng, GROUP_A, GROUP_B);
+    }
+    uint64_t number = ++history->number;
+    config_both(fixture, number, history->owners, sources);
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        if (sources[shard] == 0 || sources[shard] == history->owners[shard]) {
+            continue;
+        }
+        struct kv_single *from = group_of(fixture, sources[shard]);
+        struct kv_single *to = group_of(fixture, history->owners[shard]);
+        assert_int_equal(kv_copy_shard(from, to, shard, number, 100), 0);
+        assert_int_equal(verb(from, KV_COMMAND_DROP, shard, number, history->owners[shard]), 0);
+        assert_int_equal(verb(from, KV_COMMAND_STEP, shard, number, 0), 0);
+        assert_int_equal(verb(to, KV_COMMAND_DROP_CONFIRMED, shard, number, 0), 0);
+    }
+}
+
+/* A replica of the same log that lives otherwise: other batches, no memory for sessions, flushes
+ * and crashes where they please. */
+static void follow(struct kv_replica *replica, const struct kv_log *log, struct rng *rng)
+{
+    if (rng_chance(rng, 1, 2)) {
+        kv_replica_apply_random(replica, log, rng);
+    }
+    if (rng_chance(rng, 1, 8)) {
+        assert_int_equal(replica->sm.ops->flush(replica->sm.sm), 0);
+    }
+    if (rng_chance(rng, 1, 6)) {
+        kv_replica_crash(replica, rng_below(rng, fake_store_unflushed(replica->fake) + 1));
+    }
+}
+
+static void history_of(struct fixture *fixture, uint64_t seed)
+{
+    struct history history = {0};
+    struct kv_replica other[2] = {{.session_cache_bytes = 1}, {.session_cache_bytes = 1}};
+    struct kv_replica late = {0};
+    bool is_late = false;
+    rng_init(&history.rng, seed);
+    random_moves(fixture, &history);
+    kv_replica_open(&other[0], GROUP_A);
+    kv_replica_open(&other[1], GROUP_B);
+    for (uint32_t step = 0; step < 200; step++) {
+        random_block(fixture, &history);
+        if (rng_chance(&history.rng, 1, 12)) {
+            random_moves(fixture, &history);
+        }
+        if (rng_chance(&history.rng, 1, 6)) {
+            uint32_t shard = (uint32_t)rng_below(&history.rng, SHARDS);
+            assert_int_equal(
+                verb(group_of(fixture, history.owners[shard]), KV_COMMAND_EXPIRE, shard, 0, 0), 0);
+        }
+        follow(&other[0], &fixture->a.log, &history.rng);
+        follow(&other[1], &fixture->b.log, &history.rng);
+        if (step == 100) {
+            open_from_snapshot(fixture, &fixture->a.replica, &late);
+            is_late = true;
+        }
+    }
+    kv_replica_apply_random(&other[0], &fixture->a.log, &history.rng);
+    kv_replica_apply_random(&other[1], &fixture->b.log, &history.rng);
+    assert_true(is_late);
+    kv_replica_apply_random(&late, &fixture->a.log, &history.rng);
+    uint64_t wanted = kv_replica_hash(&fixture->a.replica);
+    assert_int_equal(kv_replica_hash(&other[0]), wanted);
+    assert_int_equal(kv_replica_hash(&late), wanted);
+    assert_int_equal(kv_replica_hash(&other[1]), kv_replica_hash(&fixture->b.replica));
+    kv_replica_close(&other[0]);
+    kv_replica_close(&other[1]);
+    kv_replica_close(&late);
+}
+
+static void test_s31_replicas_of_one_log_are_equal_however_they_lived(void **state)
+{
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        struct fixture *fixture = *state;
+        history_of(fixture, seed);
+        kv_single_close(&fixture->a);
+        kv_single_close(&fixture->b);
+        kv_single_open(&fixture->a, GROUP_A);
+        kv_single_open(&fixture->b, GROUP_B);
+    }
+}
+
+/* ---- 38, 59, 60: who serves, when ---- */
+
+static void all_to_a(struct fixture *fixture)
+{
+    config_both(fixture, 1, (const uint64_t[SHARDS]){1, 1, 1, 1, 1}, (const uint64_t[SHARDS]){0});
+}
+
+static void shard_0_to_b(struct fixture *fixture)
+{
+    config_both(fixture, 2, (const uint64_t[SHARDS]){2, 1, 1, 1, 1},
+                (const uint64_t[SHARDS]){1, 1, 1, 1, 1});
+}
+
+/* The service looks at the table when a read arrives, and the read waits for its index; meanwhile
+ * the shard is taken away, or comes back with newer data. */
+static void test_s38_read_queued_across_a_move_is_judged_when_it_is_served(void **state)
+{
+    struct fixture *fixture = *state;
+    all_to_a(fixture);
+    assert_int_equal(append(&fixture->a, 9, 0, 1, "old").error, 0);
+    struct kv_table *when_it_came = kv_machine_table(fixture->a.replica.machine);
+    assert_int_equal(kv_table_serves(when_it_came, 0), 0);
+    shard_0_to_b(fixture);
+    assert_int_equal(kv_table_serves(when_it_came, 0), 0); /* what the service saw */
+    struct buf value = {0};
+    assert_int_equal(kv_single_get(&fixture->a, 0, "k", &value).error, ERR_WRONG_GROUP);
+    assert_int_equal(value.size, 1); /* nothing but the terminating zero */
+    assert_int_equal(kv_copy_shard(&fixture->a, &fixture->b, 0, 2, 1000), 0);
+    assert_int_equal(append(&fixture->b, 9, 0, 2, ", new").error, 0);
+    assert_int_equal(kv_single_get(&fixture->a, 0, "k", &value).error, ERR_WRONG_GROUP);
+    assert_int_equal(verb(&fixture->a, KV_COMMAND_DROP, 0, 2, GROUP_B), 0);
+    assert_int_equal(kv_single_get(&fixture->a, 0, "k", &value).error, ERR_WRONG_GROUP);
+    assert_int_equal(verb(&fixture->a, KV_COMMAND_STEP, 0, 2, 0), 0);
+    /* Never the answer 'absent', which would be wrong: the key exists. */
+    assert_int_equal(kv_single_get(&fixture->a, 0, "k", &value).error, ERR_WRONG_GROUP);
+    assert_value(&fixture->b, 0, "old, new");
+    kv_table_unref(when_it_came);
+    buf_deinit(&value);
+}
+
+static void refuses_everything(struct kv_single *single, int error)
+{
+    const enum op_kind kinds[] = {OP_PUT, OP_APPEND, OP_DELETE, OP_CAS};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        struct op op = append_op(0, 2, "z");
+        op.kind = kinds[i];
+        op.value = op.kind == OP_DELETE ? BYTES_EMPTY : op.value;
+        assert_int_equal(kv_single_op(single, 9, &op).error, error);
+        op.sequence = 0;
+        assert_int_equal(kv_single_op(single, 0, &op).error, error);
+    }
+    assert_int_equal(append(single, 9, 0, 1, "x").error, error); /* not even a repetition */
+    assert_int_equal(kv_single_get(single, 0, "k", NULL).error, error);
+    assert_int_equal(kv_single_get(single, 0, "no such key", NULL).error, error);
+}
+
+/* Between the config and the install, the destination answers nothing, whatever it has already. */
+static void test_s59_nothing_is_served_before_the_install(void **state)
+{
+    struct fixture *fixture = *state;
+    all_to_a(fixture);
+    for (uint64_t client = 1; client <= CLIENTS; client++) {
+        assert_int_equal(append(&fixture->a, client + 10, 0, 1, "x").error, 0);
+    }
+    assert_int_equal(append(&fixture->a, 9, 0, 1, "x").error, 0);
+    refuses_everything(&fixture->b, ERR_WRONG_GROUP);
+    shard_0_to_b(fixture);
+    refuses_everything(&fixture->b, ERR_SHARD_MOVING);
+    struct kv_move_scan scan;
+    kv_move_scan_init(&scan, 0, 2, GROUP_B);
+    while (!scan.done) {
+        assert_int_equal(kv_move_scan_step(fixture->a.replica.machine, &scan, 3), 0);
+    }
+    struct kv_move_rows rows = {0};
+    struct buf after = {0};
+    uint32_t chunks = 0;
+    do {
+        assert_int_equal(
+            kv_move_read(fixture->a.replica.machine, 0, 2, GROUP_B, buf_view(&after), 1, &rows), 0);
+        assert_int_equal(
+            kv_single_run(&fixture->b, &(struct kv_command){.kind = KV_COMMAND_CHUNK,
+                                                            .number = 2,
+                                                            .after_row = buf_view(&after),
+                                                            .last_row = buf_view(&rows.last_row),
+                                                            .rows = buf_view(&rows.rows),
+                                                            .end = rows.end}),
+            0);
+        buf_clear(&after);
+        buf_append_bytes(&after, buf_view(&rows.last_row));
+        chunks++;
+        refuses_everything(&fixture->b, ERR_SHARD_MOVING);
+        kv_replica_crash(&fixture->b.replica, fake_store_unflushed(fixture->b.replica.fake));
+        refuses_everything(&fixture->b, ERR_SHARD_MOVING);
+    } while (!rows.end);
+    assert_true(chunks > CLIENTS);
+    assert_int_equal(kv_single_run(&fixture->b, &(struct kv_command){.kind = KV_COMMAND_INSTALL,
+                                                                     .number = 2,
+                                                                     .row_count = scan.rows,
+                                                                     .row_bytes = scan.bytes,
+                                                                     .checksum = scan.checksum}),
+                     0);
+    assert_int_equal(append(&fixture->b, 9, 0, 1, "x").version, CLIENTS + 1);
+    assert_value(&fixture->b, 0, "xxxxx");
+    kv_move_scan_deinit(&scan);
+    buf_deinit(&rows.rows);
+    buf_deinit(&rows.last_row);
+    buf_deinit(&after);
+}
+
+static void add_append(struct kv_log *log, uint64_t client, uint64_t sequence, const char *value)
+{
+    struct op op = append_op(0, sequence, value);
+    struct buf payload = {0};
+    block_put_header(&payload, &(struct block_header){.client_id = client, .count = 1});
+    block_put_op(&payload, &op);
+    kv_log_add(log, &payload);
+}
+
+static void add_config_2(struct kv_log *log)
+{
+    struct config *config = test_config(2, SHARDS, (const uint64_t[SHARDS]){2, 1, 1, 1, 1},
+                                        (const uint64_t[SHARDS]){1, 1, 1, 1, 1});
+    struct buf bytes = {0};
+    struct buf payload = {0};
+    config_encode(config, &bytes);
+    kv_command_encode(&(struct kv_command){.kind = KV_COMMAND_CONFIG, .config = buf_view(&bytes)},
+                      &payload);
+    kv_log_add(log, &payload);
+    buf_deinit(&bytes);
+    config_free(config);
+}
+
+static int next_append_answer(const struct buf *results, size_t *at)
+{
+    struct reader reader;
+    struct op_result result;
+    uint32_t count = 0;
+    (*at)++; /* the flags */
+    assert_int_equal(
+        results_open(bytes_of(results->data + *at, results->size - *at), &reader, &count), 0);
+    assert_int_equal(results_next(&reader, OP_APPEND, &result), 0);
+    *at = (size_t)(reader.at - results->data);
+    return result.error;
+}
+
+/* The freeze stands in the log like every write: what follows it in the same batch, even in the
+ * same entry, is refused, and none of it is among what the destination copies. */
+static void test_s60_nothing_is_acknowledged_after_the_freeze(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *a = &fixture->a;
+    all_to_a(fixture);
+    kv_log_entry(&a->log, 1);
+    add_append(&a->log, 9, 1, "before");
+    add_config_2(&a->log);
+    add_append(&a->log, 9, 2, ", after");
+    kv_log_entry(&a->log, 1);
+    add_append(&a->log, 0, 0, ", and later");
+    struct buf results = {0};
+    kv_replica_apply(&a->replica, &a->log, a->log.last_index, &results);
+    size_t at = 0;
+    assert_int_equal(next_append_answer(&results, &at), 0);
+    assert_int_equal(results.data[at++], 0); /* the config's answer: a code of one byte */
+    assert_int_equal(next_append_answer(&results, &at), ERR_WRONG_GROUP);
+    assert_int_equal(next_append_answer(&results, &at), ERR_WRONG_GROUP);
+    assert_int_equal(at, results.size);
+    buf_deinit(&results);
+    refuses_everything(a, ERR_WRONG_GROUP);
+
+    assert_int_equal(kv_single_config(&fixture->b, 2, SHARDS,
+                                      (const uint64_t[SHARDS]){2, 1, 1, 1, 1},
+                                      (const uint64_t[SHARDS]){1, 1, 1, 1, 1}),
+                     0);
+    assert_int_equal(kv_copy_shard(a, &fixture->b, 0, 2, 1000), 0);
+    assert_value(&fixture->b, 0, "before");
+    /* What was refused was not executed: it is executed now, once. */
+    assert_int_equal(append(&fixture->b, 9, 0, 2, ", after").version, 2);
+    assert_value(&fixture->b, 0, "before, after");
+}
+
+/* ---- 56: a session that was evicted ---- */
+
+/* A command is executed and its answer is lost; the client tries again, with its true age, at every
+ * distance, while the group forgets sessions as early as it may. It gets the old answer or an
+ * error. */
+static void test_s56_retry_of_a_forgotten_session_is_an_error_not_a_second_execution(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *a = &fixture->a;
+    all_to_a(fixture);
+    uint64_t client = 100;
+    uint32_t repeated = 0;
+    uint32_t refused = 0;
+    for (uint64_t away_ms = 0; away_ms < SESSION_TTL_MS * 2; away_ms += SESSION_TTL_MS / 60) {
+        client++;
+        struct op_result first = append(a, client, 0, 1, "x");
+        assert_int_equal(first.error, 0);
+        a->log.time_ms += away_ms;
+        assert_int_equal(verb(a, KV_COMMAND_EXPIRE, 0, 0, 0), 0);
+        struct op op = append_op(0, 1, "x");
+        struct block_header header = {.client_id = client, .age_ms = away_ms, .count = 1};
+        struct op_result again = kv_single_block(a, &header, &op);
+        if (again.error == 0) {
+            assert_int_equal(again.version, first.version);
+            repeated++;
+        } else {
+            assert_int_equal(again.error, ERR_SESSION_EXPIRED);
+            refused++;
+        }
+    }
+    assert_true(repeated > 5 && refused > 5);
+    struct buf value = {0};
+    assert_int_equal(kv_single_get(a, 0, "k", &value).version, repeated + refused);
+    assert_int_equal(value.size, repeated + refused + 1);
+    buf_deinit(&value);
+}
+
+/* ---- 63, 65, 67, 68: what comes late or twice ---- */
+
+static void assert_unmoved(struct kv_single *single, const struct kv_command *command)
+{
+    uint64_t before = kv_replica_hash(&single->replica);
+    struct kv_table *table = kv_machine_table(single->replica.machine);
+    enum shard_state state = table->shards[command->shard].state;
+    kv_table_unref(table);
+    (void)kv_single_run(single, command);
+    assert_int_equal(kv_single_state(single, command->shard), state);
+    assert_int_equal(kv_replica_hash(&single->replica), before);
+}
+
+/* Every command that the moves of this log consisted of, config by config. */
+static void replay_all(struct kv_single *single, const struct kv_log *log, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct bytes payload = blob_view(log->commands[i].payload);
+        struct kv_command command;
+        assert_int_equal(kv_command_decode(payload, &command), 0);
+        if (command.kind != KV_COMMAND_BLOCK && command.kind != KV_COMMAND_EXPIRE) {
+            assert_unmoved(single, &command);
+        }
+    }
+}
+
+/* Shard 0 goes to group 2, comes back and goes again; after each step everything that was ever sent
+ * to either group arrives once more, as from drivers of former terms. Nothing that was dropped
+ * comes back, and nothing that is served goes. */
+static void test_s68_late_messages_revive_no_dropped_shard(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_single *a = &fixture->a;
+    struct kv_single *b = &fixture->b;
+    struct kv_single *singles[] = {a, b};
+    all_to_a(fixture);
+    assert_int_equal(append(a, 9, 0, 1, "x").error, 0);
+    for (uint64_t number = 2; number <= 4; number++) {
+        struct kv_single *from = number % 2 == 0 ? a : b;
+        struct kv_single *to = number % 2 == 0 ? b : a;
+        uint64_t to_id = to->replica.group_id;
+        config_both(fixture, number, (const uint64_t[SHARDS]){to_id, 1, 1, 1, 1},
+                    (const uint64_t[SHARDS]){from->replica.group_id, 1, 1, 1, 1});
+        replay_all(from, &from->log, from->log.count - 1);
+        replay_all(to, &to->log, to->log.count - 1);
+        assert_int_equal(kv_copy_shard(from, to, 0, number, 40), 0);
+        assert_int_equal(append(to, 9, 0, number, "x").error, 0);
+        replay_all(to, &to->log, to->log.count);
+        assert_int_equal(verb(from, KV_COMMAND_DROP, 0, number, to_id), 0);
+        assert_int_equal(verb(from, KV_COMMAND_STEP, 0, number, 0), 0);
+        assert_int_equal(kv_single_state(from, 0), SHARD_ABSENT);
+        assert_int_equal(verb(to, KV_COMMAND_DROP_CONFIRMED, 0, number, 0), 0);
+        for (size_t i = 0; i < 2; i++) {
+            replay_all(singles[i], &singles[i]->log, singles[i]->log.count);
+            /* What the other group was sent, and reads of what is not there any more. */
+            replay_all(singles[i], &singles[1 - i]->log, singles[1 - i]->log.count);
+        }
+        assert_int_equal(kv_move_check(from->replica.machine, 0, number, to_id), ERR_NOT_FOUND);
+        assert_int_equal(kv_single_state(from, 0), SHARD_ABSENT);
+        refuses_everything(from, ERR_WRONG_GROUP);
+    }
+    assert_value(b, 0, "xxxx");
+}
+
+/* ---- 66, 70: crashes around the install ---- */
+
+/* Of what the destination wrote since its last flush any prefix survives. Wherever it was cut, it
+ * comes to the same end, and the source keeps its rows until it is told that they are installed. */
+static void test_s66_destination_crashes_between_install_and_drop(void **state)
+{
+    struct fixture *fixture = *state;
+    all_to_a(fixture);
+    assert_int_equal(append(&fixture->a, 9, 0, 1, "x").error, 0);
+    shard_0_to_b(fixture);
+    assert_int_equal(kv_copy_shard(&fixture->a, &fixture->b, 0, 2, 40), 0);
+    uint64_t wanted = kv_replica_hash(&fixture->b.replica);
+    struct rng rng;
+    rng_init(&rng, 66);
+    uint32_t installed = 0;
+    for (size_t keep = 0;; keep++) {
+        struct kv_replica other = {0};
+        kv_replica_open(&other, GROUP_B);
+        kv_replica_apply_random(&other, &fixture->b.log, &rng);
+        size_t batches = fake_store_unflushed(other.fake);
+        kv_replica_crash(&other, keep < batches ? keep : batches);
+        struct kv_table *table = kv_machine_table(other.machine);
+        /* The shard is served and the drop is owed, or neither: both stand in one batch. */
+        bool serves = table->config_number == 2 && table->shards[0].state == SHARD_SERVING;
+        assert_int_equal(table->pending_count, serves ? 1 : 0);
+        installed += serves;
+        kv_table_unref(table);
+        kv_replica_apply_random(&other, &fixture->b.log, &rng);
+        assert_int_equal(kv_replica_hash(&other), wanted);
+        kv_replica_close(&other);
+        if (keep >= batches) {
+            break;
+        }
+    }
+    assert_true(installed > 0);
+    assert_int_equal(kv_single_state(&fixture->a, 0), SHARD_FROZEN);
+    /* The driver of its next life reads from the table what is owed. */
+    kv_replica_crash(&fixture->b.replica, fake_store_unflushed(fixture->b.replica.fake));
+    struct kv_table *table = kv_machine_table(fixture->b.replica.machine);
+    assert_int_equal(table->pending_count, 1);
+    assert_int_equal(table->pending[0].number, 2);
+    kv_table_unref(table);
+    assert_int_equal(verb(&fixture->a, KV_COMMAND_DROP, 0, 2, GROUP_B), 0);
+    assert_int_equal(verb(&fixture->a, KV_COMMAND_STEP, 0, 2, 0), 0);
+    assert_int_equal(append(&fixture->b, 9, 0, 1, "x").version, 1);
+    assert_value(&fixture->b, 0, "x");
+}
+
+/* Whatever part of an install survives, the applied position in the store is that of the state
+ * beside it: shard 0's rows are all there exactly when its record says so. */
+static void test_s70_crash_inside_install_leaves_record_rows_and_position_agreeing(void **state)
+{
+    struct fixture *fixture = *state;
+    all_to_a(fixture);
+    for (uint64_t client = 1; client <= CLIENTS; client++) {
+        assert_int_equal(append(&fixture->a, client, 0, 1, "x").error, 0);
+    }
+    shard_0_to_b(fixture);
+    assert_int_equal(kv_copy_shard(&fixture->a, &fixture->b, 0, 2, 1), 0);
+    uint64_t install_at = fixture->b.log.last_index;
+    uint64_t config_at = install_at - CLIENTS - 3; /* a key, its sessions, the counter */
+    for (size_t keep = 0;; keep++) {
+        struct kv_replica other = {0};
+        kv_replica_open(&other, GROUP_B);
+        for (uint64_t index = 1; index <= install_at; index++) {
+            kv_replica_apply(&other, &fixture->b.log, index, NULL);
+        }
+        size_t batches = fake_store_unflushed(other.fake);
+        kv_replica_crash(&other, keep < batches ? keep : batches);
+        uint64_t applied = other.sm.ops->applied(other.sm.sm).index;
+        struct kv_table *table = kv_machine_table(other.machine);
+        if (applied >= config_at) {
+            const struct shard_record *record = &table->shards[0];
+            bool all = applied >= install_at;
+            assert_int_equal(record->state, all ? SHARD_SERVING : SHARD_PULLING);
+            assert_int_equal(table->pending_count, all ? 1 : 0);
+            if (!all) {
+                assert_int_equal(record->rows, applied - config_at);
+            }
+        } else {
+            assert_true(table->config_number < 2);
+        }
+        kv_table_unref(table);
+        kv_replica_close(&other);
+        if (keep >= batches) {
+            break;
+        }
+    }
+}
+
+int main(void)
+{
+#define SCENARIO(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        SCENARIO(test_s27_snapshot_carries_sessions_and_shard_states),
+        SCENARIO(test_s31_replicas_of_one_log_are_equal_however_they_lived),
+        SCENARIO(test_s38_read_queued_across_a_move_is_judged_when_it_is_served),
+        SCENARIO(test_s56_retry_of_a_forgotten_session_is_an_error_not_a_second_execution),
+        SCENARIO(test_s59_nothing_is_served_before_the_install),
+        SCENARIO(test_s60_nothing_is_acknowledged_after_the_freeze),
+        SCENARIO(test_s66_destination_crashes_between_install_and_drop),
+        SCENARIO(test_s68_late_messages_revive_no_dropped_shard),
+        SCENARIO(test_s70_crash_inside_install_leaves_record_rows_and_position_agreeing),
+    };
+    log_set_level(LOG_ERROR); /* thousands of transitions */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
