@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "proto/shard_hash.h"
+#include "sim/sometimes.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -20,6 +21,10 @@ void clerk_open(struct clerk *clerk, struct cluster *cluster, struct linear_hist
 
 void clerk_close(struct clerk *clerk)
 {
+    struct skv_stats stats;
+    skv_stats(clerk->client, &stats);
+    sim_sometimes_add(S_CLIENT_RETRIED, stats.retries);
+    sim_sometimes_add(S_CLIENT_REROUTED, stats.reroutes);
     cluster_client_close(clerk->host, clerk->client);
     ASSERT_CMP(clerk->in_flight, ==, 0);
 }
@@ -95,10 +100,21 @@ static void note(const struct operation *operation, const struct skv_result *res
     linear_add(history, &op);
 }
 
+static void count(const struct operation *operation, const struct skv_result *result)
+{
+    bool mismatch = result->code == SKV_VERSION_MISMATCH;
+    sim_sometimes_add(S_CAS_MISMATCH, mismatch);
+    sim_sometimes_add(S_CAS_DONE, operation->op == SKV_CAS && result->outcome == SKV_DONE &&
+                                      result->code == SKV_OK);
+    sim_sometimes_add(S_OUTCOME_UNKNOWN, result->outcome == SKV_UNKNOWN);
+    sim_sometimes_add(S_OUTCOME_NOT_DONE, result->outcome == SKV_NOT_DONE && !mismatch);
+}
+
 static void operation_done(void *context, const struct skv_result *result)
 {
     struct operation *operation = context;
     note(operation, result);
+    count(operation, result);
     operation->clerk->in_flight--;
     if (sim_now_ns() - operation->called_ns > 1 * SIM_S) {
         sim_trace("operation %d of %s on key %s took %.3f s", (int)operation->op,

@@ -25,7 +25,7 @@
 #include "raft/sim_clock.h"
 
 enum {
-    SIM_HOSTS_MAX = 64,
+    SIM_HOSTS_MAX = 128,
     SIM_NAME_BYTES_MAX = 64,
 };
 
@@ -94,6 +94,8 @@ struct sim_world {
     uint64_t limit_ns;
     struct conn *conns; /* all of them */
     struct sim_counters counters;
+    uint64_t trace_hash; /* of every event's time and host, and of all that was traced or logged:
+                          * equal for two runs of a seed */
 };
 
 /* Makes the one world. */
@@ -102,11 +104,17 @@ void sim_world_init(uint64_t seed);
 void sim_world_deinit(void);
 struct sim_world *sim_world(void);
 
+/* Into the world's trace_hash. */
+void sim_hash_bytes(const void *data, size_t size);
+void sim_hash_number(uint64_t number);
+
 /* Ends the process, saying where and how to replay it. */
 _Noreturn void sim_fail(const char *file, int line, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* Names the run for sim_fail and for aborts inside the product. */
 void sim_report_begin(const char *test, uint64_t seed);
+/* Runs when sim_fail does, before the process ends. */
+void sim_report_on_failure(void (*run)(void));
 void sim_trace_on(void);
 void sim_trace(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

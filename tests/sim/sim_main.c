@@ -1,13 +1,17 @@
 /* The program of the simulated suites.
  *
  *   sim_suite          every test, from its own seeds and from those that found something once
- *   --test NAME        one test
+ *   --test NAME        one test; what stands before its name's dot may be left out
  *   --seed N           from this seed only
  *   --seeds N          N seeds from there on: a search
- *   --list             the names
+ *   --require-all      a search fails when one of the counters of sometimes.h is zero
+ *   --counters FILE    writes seeds, simulated and real seconds, operations and counters as JSON,
+ *                      also when a seed fails
+ *   --list             the names; --list-searched: of those that may be run from any seed for long
  *   --trace            what happens, to standard error; twice: the product's log too; three
  *                      times: all of it */
 #include "base/log.h"
+#include "sim/sometimes.h"
 #include "sim/suite.h"
 
 #include <inttypes.h>
@@ -30,13 +34,21 @@ struct choice {
     uint64_t seed;
     bool seed_given;
     uint64_t seed_count;
+    const char *counters_path;
+    bool require_all;
+    bool list;
+    bool list_searched;
     int trace;
 };
 
-static void log_to_trace(void *context, const char *line)
+/* The log is evidence for the counters, whether or not anybody reads it. */
+static void log_line(void *context, const char *line)
 {
-    (void)context;
-    sim_trace("%s", line);
+    const struct choice *choice = context;
+    sim_sometimes_logged(line);
+    if (choice->trace > 1 || strstr(line, " error ") != NULL) {
+        sim_trace("%s", line);
+    }
 }
 
 static double real_seconds(void)
@@ -55,20 +67,51 @@ static uint64_t seed_of(const char *name)
     return seed % 1000000;
 }
 
-static struct sim_counters totals; /* of the runs of this process */
+/* Of all runs of this process. */
+static struct {
+    const char *test; /* NULL: several */
+    uint64_t seeds;
+    uint64_t operations;
+    uint64_t virtual_ns;
+    double real_s;
+} sum;
 
-static void add_totals(const struct sim_counters *counters)
+static void add_sum(const struct sim_counters *counters, uint64_t virtual_ns, double real_s)
 {
-    totals.crashes += counters->crashes;
-    totals.restarts += counters->restarts;
-    totals.leaders += counters->leaders;
-    totals.snapshots_restored += counters->snapshots_restored;
-    totals.shards_installed += counters->shards_installed;
-    totals.chunks_resumed += counters->chunks_resumed;
-    totals.frames_lost += counters->frames_lost;
-    totals.frames_duplicated += counters->frames_duplicated;
-    totals.conns_broken += counters->conns_broken;
-    totals.conns_stalled += counters->conns_stalled;
+    sum.seeds++;
+    sum.operations += counters->operations;
+    sum.virtual_ns += virtual_ns;
+    sum.real_s += real_s;
+    sim_sometimes_add(S_CRASH, counters->crashes);
+    sim_sometimes_add(S_RESTART, counters->restarts);
+    sim_sometimes_add(S_FRAME_LOST, counters->frames_lost);
+    sim_sometimes_add(S_FRAME_DUPLICATED, counters->frames_duplicated);
+    sim_sometimes_add(S_CONN_BROKEN, counters->conns_broken);
+    sim_sometimes_add(S_CONN_SILENT, counters->conns_stalled);
+    sim_sometimes_read_metrics();
+}
+
+static double sum_speed(void)
+{
+    return sum.real_s > 0 ? (double)sum.virtual_ns / 1e9 / sum.real_s : 0;
+}
+
+static void write_counters(const char *path)
+{
+    struct buf text = {0};
+    buf_printf(&text,
+               "{\n  \"test\": \"%s\",\n  \"seeds\": %" PRIu64 ",\n  \"operations\": %" PRIu64
+               ",\n  \"simulated_s\": %.3f,\n  \"real_s\": %.3f,\n  \"counters\": ",
+               sum.test == NULL ? "" : sum.test, sum.seeds, sum.operations,
+               (double)sum.virtual_ns / 1e9, sum.real_s);
+    sim_sometimes_json(&text);
+    buf_printf(&text, "\n}\n");
+    FILE *file = fopen(path, "w");
+    if (file == NULL || fwrite(text.data, 1, text.size, file) != text.size || fclose(file) != 0) {
+        (void)fprintf(stderr, "%s cannot be written\n", path);
+        exit(2);
+    }
+    buf_deinit(&text);
 }
 
 static void run_one(const struct suite_test *test, uint64_t seed)
@@ -78,6 +121,8 @@ static void run_one(const struct suite_test *test, uint64_t seed)
     double from_s = real_seconds();
     uint64_t from_ns = sim_now_ns();
     test->run();
+    double real_s = real_seconds() - from_s;
+    uint64_t virtual_ns = sim_now_ns() - from_ns;
     struct sim_world *world = sim_world();
     uint32_t servers = 0;
     for (uint32_t i = 0; i < world->host_count; i++) {
@@ -87,39 +132,27 @@ static void run_one(const struct suite_test *test, uint64_t seed)
     printf("PASSED %s: %.1f s virtual, %.1f s real, %u servers, %" PRIu64 " RPCs, %" PRIu64
            " bytes, %" PRIu64 " operations, seed %" PRIu64 " (%" PRIu64 " crashes, %" PRIu64
            " leaders, %" PRIu64 " shards moved, %" PRIu64 " snapshots installed, %" PRIu64
-           " frames lost, %" PRIu64 " connections broken)\n",
-           test->name, (double)(sim_now_ns() - from_ns) / 1e9, real_seconds() - from_s, servers,
-           counters->rpcs, counters->bytes, counters->operations, seed, counters->crashes,
-           counters->leaders, counters->shards_installed, counters->snapshots_restored,
-           counters->frames_lost, counters->conns_broken);
+           " frames lost, %" PRIu64 " connections broken, trace %016" PRIx64
+           ", %.0f simulated s per real s)\n",
+           test->name, (double)virtual_ns / 1e9, real_s, servers, counters->rpcs, counters->bytes,
+           counters->operations, seed, counters->crashes, counters->leaders,
+           counters->shards_installed, counters->snapshots_restored, counters->frames_lost,
+           counters->conns_broken, world->trace_hash,
+           real_s > 0 ? (double)virtual_ns / 1e9 / real_s : 0);
     fflush(stdout);
-    add_totals(counters);
+    add_sum(counters, virtual_ns, real_s);
     sim_world_deinit();
 }
 
-/* A storm in which something never happened has tested less than it says. */
-static void check_totals(const struct suite_test *test)
+/* A search in which something never happened has tested less than it says. */
+static void require_counters(const char *name, bool only_often)
 {
-    const struct {
-        const char *name;
-        uint64_t count;
-    } rows[] = {
-        {"crashes", totals.crashes},
-        {"restarts", totals.restarts},
-        {"leaders", totals.leaders},
-        {"snapshots installed", totals.snapshots_restored},
-        {"shards moved", totals.shards_installed},
-        {"shards moved in several chunks", totals.chunks_resumed},
-        {"frames lost", totals.frames_lost},
-        {"frames duplicated", totals.frames_duplicated},
-        {"connections broken", totals.conns_broken},
-        {"connections fallen silent", totals.conns_stalled},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (rows[i].count == 0) {
-            SIM_FAIL("over all seeds of %s there were no %s", test->name, rows[i].name);
-        }
-        printf("  %" PRIu64 " %s\n", rows[i].count, rows[i].name);
+    sim_sometimes_print(stdout);
+    const char *missing = sim_sometimes_missing(only_often);
+    if (missing != NULL) {
+        fflush(stdout);
+        fprintf(stderr, "over all seeds of %s this never happened: %s\n", name, missing);
+        exit(1);
     }
 }
 
@@ -136,7 +169,7 @@ static void run_test(const struct suite_test *test, const struct choice *choice)
         run_one(test, seed_of(test->name) + i);
     }
     if (test->sees_everything) {
-        check_totals(test);
+        require_counters(test->name, true);
     }
     for (size_t i = 0; i < sizeof regressions / sizeof regressions[0]; i++) {
         if (strcmp(regressions[i].test, test->name) == 0) {
@@ -145,14 +178,18 @@ static void run_test(const struct suite_test *test, const struct choice *choice)
     }
 }
 
-static void parse(int argc, char **argv, struct choice *choice, bool *list)
+static void parse(int argc, char **argv, struct choice *choice)
 {
     for (int i = 1; i < argc; i++) {
         bool more = i + 1 < argc;
         if (strcmp(argv[i], "--list") == 0) {
-            *list = true;
+            choice->list = true;
+        } else if (strcmp(argv[i], "--list-searched") == 0) {
+            choice->list_searched = true;
         } else if (strcmp(argv[i], "--trace") == 0) {
             choice->trace++;
+        } else if (strcmp(argv[i], "--require-all") == 0) {
+            choice->require_all = true;
         } else if (strcmp(argv[i], "--test") == 0 && more) {
             choice->test = argv[++i];
         } else if (strcmp(argv[i], "--seed") == 0 && more) {
@@ -160,41 +197,79 @@ static void parse(int argc, char **argv, struct choice *choice, bool *list)
             choice->seed_given = true;
         } else if (strcmp(argv[i], "--seeds") == 0 && more) {
             choice->seed_count = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--counters") == 0 && more) {
+            choice->counters_path = argv[++i];
         } else {
-            fprintf(stderr,
-                    "usage: sim_suite [--list] [--test NAME] [--seed N] [--seeds N] [--trace]\n");
+            fprintf(stderr, "usage: sim_suite [--list] [--list-searched] [--test NAME] [--seed N] "
+                            "[--seeds N] [--require-all] [--counters FILE] [--trace]\n");
             exit(2);
         }
+    }
+}
+
+static bool is_chosen(const struct choice *choice, const struct suite_test *test)
+{
+    const char *dot = strchr(test->name, '.');
+    return choice->test == NULL || strcmp(choice->test, test->name) == 0 ||
+           (dot != NULL && strcmp(choice->test, dot + 1) == 0);
+}
+
+static uint32_t run_chosen(const struct choice *choice)
+{
+    const struct suite_list lists[] = {suite_kvraft(),  suite_kvraft_faults(),   suite_rsm(),
+                                       suite_shardkv(), suite_shardkv_changes(), suite_swarm()};
+    uint32_t ran = 0;
+    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+        for (size_t j = 0; j < lists[i].count; j++) {
+            const struct suite_test *test = &lists[i].tests[j];
+            if (choice->list || (choice->list_searched && test->searched)) {
+                puts(test->name);
+            } else if (!choice->list_searched && is_chosen(choice, test)) {
+                sum.test = ran == 0 ? test->name : NULL;
+                run_test(test, choice);
+                ran++;
+            }
+        }
+    }
+    return ran;
+}
+
+static const char *counters_path; /* for a run that fails */
+
+static void save_counters(void)
+{
+    if (counters_path != NULL) {
+        write_counters(counters_path);
     }
 }
 
 int main(int argc, char **argv)
 {
     struct choice choice = {.seed_count = 1};
-    bool list = false;
-    parse(argc, argv, &choice, &list);
+    parse(argc, argv, &choice);
     if (choice.trace > 0) {
         sim_trace_on();
     }
-    log_set_sink(log_to_trace, NULL);
-    log_set_level(choice.trace > 2 ? LOG_DEBUG : choice.trace > 1 ? LOG_INFO : LOG_ERROR);
-    const struct suite_list lists[] = {suite_kvraft(),  suite_kvraft_faults(),   suite_rsm(),
-                                       suite_shardkv(), suite_shardkv_changes(), suite_swarm()};
-    size_t ran = 0;
-    for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-        for (size_t j = 0; j < lists[i].count; j++) {
-            const struct suite_test *test = &lists[i].tests[j];
-            if (list) {
-                puts(test->name);
-            } else if (choice.test == NULL || strcmp(choice.test, test->name) == 0) {
-                run_test(test, &choice);
-                ran++;
-            }
-        }
+    log_set_sink(log_line, &choice);
+    log_set_level(choice.trace > 2 ? LOG_DEBUG : LOG_INFO);
+    counters_path = choice.counters_path;
+    sim_report_on_failure(save_counters);
+    uint32_t ran = run_chosen(&choice);
+    if (choice.list || choice.list_searched) {
+        return 0;
     }
-    if (!list && ran == 0) {
+    if (ran == 0) {
         fprintf(stderr, "there is no test '%s'; --list names them\n", choice.test);
         return 2;
     }
+    save_counters();
+    if (choice.require_all) {
+        require_counters(choice.test == NULL ? "all tests" : choice.test, false);
+    } else if (choice.seed_count > 1) {
+        sim_sometimes_print(stdout);
+    }
+    printf("TOTAL %" PRIu64 " seeds, %" PRIu64 " operations, %.1f s virtual in %.1f s real: %.0f "
+           "simulated seconds per real second\n",
+           sum.seeds, sum.operations, (double)sum.virtual_ns / 1e9, sum.real_s, sum_speed());
     return 0;
 }

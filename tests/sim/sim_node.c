@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "sim/sim_net.h"
+#include "sim/sometimes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -383,8 +384,17 @@ void node_frame_arrived(struct sim_host *from, struct sim_host *to, struct blob 
 
 /* ---- beginning and end ---- */
 
+static void core_traced(void *context, const char *line)
+{
+    const struct node *node = context;
+    sim_hash_bytes(line, strlen(line));
+    sim_sometimes_traced(node->host->index, line);
+    sim_trace("%s %s", node->host->address, line);
+}
+
 void sim_node_begin(struct node *node)
 {
+    replica_set_trace(node->replica, core_traced, node);
     node->started = true;
     loop_plan(node);
     node->tick_ns = node->options.tick_ns * node->host->tick_percent / 100;

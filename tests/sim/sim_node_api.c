@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "proto/messages.h"
+#include "sim/sometimes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,6 +105,7 @@ void __wrap_node_destroy(struct node *node)
         return;
     }
     __wrap_node_stop(node);
+    sim_sometimes_ended(node->host->index);
     node->host->node = NULL;
     replica_destroy(node->replica);
     free(node);

@@ -13,6 +13,7 @@
 static struct {
     char replay[192]; /* ready beforehand: the handler only writes it */
     bool trace;
+    void (*on_failure)(void);
 } report;
 
 static void on_abort(int number)
@@ -41,7 +42,15 @@ _Noreturn void sim_fail(const char *file, int line, const char *format, ...)
     (void)fflush(stdout);
     double at_s = sim_world() == NULL ? 0 : (double)sim_now_ns() / 1e9 - 1000;
     (void)fprintf(stderr, "%s:%d at %.6f s: %s\n%s", file, line, at_s, text, report.replay);
+    if (report.on_failure != NULL) {
+        report.on_failure();
+    }
     _exit(1); /* not exit: what the stopped world holds is not a leak worth a report */
+}
+
+void sim_report_on_failure(void (*run)(void))
+{
+    report.on_failure = run;
 }
 
 void sim_trace_on(void)

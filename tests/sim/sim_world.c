@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/codec.h"
 #include "sim/sim_net.h"
 #include "sim/sim_node.h"
 
@@ -63,6 +64,27 @@ void sim_world_deinit(void)
     the_world = NULL;
 }
 
+/* ---- what makes two runs the same ---- */
+
+void sim_hash_number(uint64_t number)
+{
+    uint64_t mixed = (the_world->trace_hash ^ number) * UINT64_C(0x9e3779b97f4a7c15);
+    the_world->trace_hash = mixed ^ (mixed >> 29);
+}
+
+void sim_hash_bytes(const void *data, size_t size)
+{
+    const uint8_t *at = data;
+    for (; size >= sizeof(uint64_t); at += sizeof(uint64_t), size -= sizeof(uint64_t)) {
+        sim_hash_number(load_u64(at));
+    }
+    uint64_t rest = size;
+    for (size_t i = 0; i < size; i++) {
+        rest = rest << 8 | at[i];
+    }
+    sim_hash_number(rest);
+}
+
 /* ---- events ---- */
 
 struct sim_scheduled {
@@ -100,6 +122,8 @@ static void scheduled_run(void *context, void *payload, uint64_t tag)
                                                              .payload = event});
         return;
     }
+    sim_hash_number(the_world->clock.now_ns);
+    sim_hash_number(event->host == NULL ? SIM_HOSTS_MAX : event->host->index);
     struct sim_host *former = sim_enter(event->host);
     event->run(event->context, event->payload);
     sim_leave(former);

@@ -8,7 +8,9 @@ struct suite_test {
     const char *name; /* "kvraft.TestBasic" */
     void (*run)(void);
     uint32_t seeds;       /* run by default; 0: one */
-    bool sees_everything; /* over its default seeds no counter of sim_counters may stay 0 */
+    bool searched;        /* any seed will do: tests/soak.sh runs it for as long as it is told */
+    bool sees_everything; /* over its default seeds no counter of sometimes.h that happens `often`
+                             may stay 0 */
 };
 
 struct suite_list {
