@@ -5,13 +5,13 @@
 #   deploy/install-packages.sh [build|test|bench]...     default: build
 #
 #   build   compiler, CMake, gRPC C core, nanopb, RocksDB and the small libraries
-#   test    also what the tests use: cmocka, clang with its sanitizers, Python's gRPC, iproute2
+#   test    also what the tests use: cmocka, clang with its sanitizers, Python's gRPC, iproute2, nftables
 #   bench   also the peer the benchmark compares with
 set -euo pipefail
 
 build=(gcc libc6-dev cmake ninja-build pkg-config libgrpc-dev librocksdb-dev nanopb libnanopb-dev
     protobuf-compiler python3 python3-protobuf libjansson-dev libxxhash-dev)
-test=(libcmocka-dev clang libclang-rt-14-dev python3-grpcio binutils iproute2 git)
+test=(libcmocka-dev clang libclang-rt-14-dev python3-grpcio binutils iproute2 nftables git)
 bench=(etcd-server etcd-client)
 
 sets=("$@")

@@ -12,7 +12,8 @@ foreach(part histogram keys options)
     skv_test(NAME test_bench_${part} SOURCES unit/test_bench_${part}.c USES base LIBRARIES test-bench LABELS unit bench)
 endforeach()
 
-add_executable(bench_suite bench/smoke_suite.c cluster/harness.c cluster/harness_status.c lib/suite.c)
+add_executable(bench_suite bench/smoke_suite.c cluster/harness.c cluster/harness_net.c cluster/harness_status.c
+    lib/suite.c)
 set_target_properties(bench_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 target_include_directories(bench_suite PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(bench_suite PRIVATE client rpc proto base PkgConfig::JANSSON Threads::Threads)

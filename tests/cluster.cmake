@@ -1,7 +1,8 @@
 # Tests of whole clusters of real processes. They start the programs of SHARDKV_RELEASE_DIR on loopback.
 function(skv_cluster_suite name)
     cmake_parse_arguments(S "" "TIMEOUT" "SOURCES;USES;TESTS" ${ARGN})
-    add_executable(${name}_suite ${S_SOURCES} cluster/harness.c cluster/harness_status.c lib/suite.c)
+    add_executable(${name}_suite ${S_SOURCES} cluster/harness.c cluster/harness_net.c
+        cluster/harness_status.c lib/suite.c)
     set_target_properties(${name}_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
     target_include_directories(${name}_suite PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
     target_link_libraries(${name}_suite PRIVATE ${S_USES} PkgConfig::JANSSON Threads::Threads)

@@ -2,6 +2,7 @@
 #include "cluster/harness.h"
 
 #include "base/assert.h"
+#include "cluster/harness_net.h"
 #include "rpc/rpc.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -85,25 +86,64 @@ static struct process *add_process(struct cluster *cluster, uint64_t group, uint
     ASSERT(cluster->process_count < CLUSTER_PROCESSES_MAX);
     struct process *process = &cluster->processes[cluster->process_count++];
     *process = (struct process){.group = group, .id = id, .port = pick_port()};
+    process->front = process->port;
+    if (cluster->network.front != NULL) {
+        process->front = cluster->network.front(cluster->network.context, process->port);
+    }
+    process->node = cluster->net != NULL ? net_add_node(cluster->net) : 0;
     return process;
 }
 
-static void peers_of(const struct cluster *cluster, uint64_t group, char *out, size_t size)
+static void address_of(const struct process *process, uint16_t port,
+                       char out[PROCESS_ADDRESS_BYTES])
+{
+    char host[NET_ADDRESS_BYTES] = "127.0.0.1";
+    if (process->node != 0) {
+        net_address(process->node, host);
+    }
+    snprintf(out, PROCESS_ADDRESS_BYTES, "%s:%u", host, port);
+}
+
+void process_address(const struct process *process, char out[PROCESS_ADDRESS_BYTES])
+{
+    address_of(process, process->front, out);
+}
+
+void process_own_address(const struct process *process, char out[PROCESS_ADDRESS_BYTES])
+{
+    address_of(process, process->port, out);
+}
+
+/* The group's addresses; as peers each behind "ID=", and only those the group started with. */
+static void list_group(const struct cluster *cluster, uint64_t group, bool as_peers, char *out,
+                       size_t size)
 {
     size_t used = 0;
     out[0] = '\0';
     for (uint32_t i = 0; i < cluster->process_count; i++) {
         const struct process *process = &cluster->processes[i];
-        if (process->group == group) {
-            used += (size_t)snprintf(out + used, size - used, "%s%u=127.0.0.1:%u",
-                                     used > 0 ? "," : "", process->id, process->port);
+        if (process->group != group || (as_peers && process->later)) {
+            continue;
         }
+        char id[16] = "", address[PROCESS_ADDRESS_BYTES];
+        if (as_peers) {
+            snprintf(id, sizeof id, "%u=", process->id);
+        }
+        process_address(process, address);
+        used +=
+            (size_t)snprintf(out + used, size - used, "%s%s%s", used > 0 ? "," : "", id, address);
+        ASSERT(used < size);
     }
-    ASSERT(used < size);
 }
 
+struct place { /* where a child runs; NULL net: where we are */
+    const struct net *net;
+    uint32_t node;
+};
+
 /* The child dies with the test program, so that nothing is left over when a test is killed. */
-static pid_t spawn(char *const argv[], char *const environment[], int out_fd, int err_fd)
+static pid_t spawn_at(struct place place, char *const argv[], char *const environment[], int out_fd,
+                      int err_fd)
 {
     pid_t parent = getpid();
     pid_t pid = fork();
@@ -117,10 +157,18 @@ static pid_t spawn(char *const argv[], char *const environment[], int out_fd, in
         }
         dup2(out_fd, STDOUT_FILENO);
         dup2(err_fd, STDERR_FILENO);
+        if (place.net != NULL && !net_enter(place.net, place.node)) {
+            _exit(127);
+        }
         execve(argv[0], argv, environment);
         _exit(127);
     }
     return pid;
+}
+
+static pid_t spawn(char *const argv[], int out_fd, int err_fd)
+{
+    return spawn_at((struct place){NULL, 0}, argv, environ, out_fd, err_fd);
 }
 
 void process_data_dir(const struct cluster *cluster, const struct process *process, char *out,
@@ -154,21 +202,29 @@ static char **environment_of(const struct process *process)
 void process_start(struct cluster *cluster, struct process *process)
 {
     ASSERT(process->pid == 0);
-    char program[1100], group[24], id[16], listen[32], peers[512], data[320], shards[16], log[340];
+    char program[1100], group[24], id[16], listen[PROCESS_ADDRESS_BYTES], peers[512], data[320],
+        shards[16], log[340];
     bool controller = process->group == 0;
     snprintf(program, sizeof program, "%s/%s", cluster->bin_dir,
              controller ? "shardctrler" : "shardkv");
     snprintf(group, sizeof group, "%llu", (unsigned long long)process->group);
     snprintf(id, sizeof id, "%u", process->id);
-    snprintf(listen, sizeof listen, "127.0.0.1:%u", process->port);
+    process_own_address(process, listen);
     snprintf(shards, sizeof shards, "%u", cluster->shard_count);
     process_data_dir(cluster, process, data, sizeof data);
     snprintf(log, sizeof log, "%s/g%s-%s.log", cluster->dir, group, id);
-    peers_of(cluster, process->group, peers, sizeof peers);
+    list_group(cluster, process->group, true, peers, sizeof peers);
 
-    char *argv[16 + PROCESS_ARGUMENTS_MAX] = {program, "--cluster", cluster->name, "--id",   id,  "--listen",
-                      listen,  "--peers",   peers,         "--data", data};
-    size_t count = 11;
+    char *argv[16 + PROCESS_ARGUMENTS_MAX] = {program, "--cluster", cluster->name, "--id", id};
+    size_t count = 5;
+    argv[count++] = "--listen";
+    argv[count++] = listen;
+    argv[count++] = "--data";
+    argv[count++] = data;
+    if (!process->later) {
+        argv[count++] = "--peers";
+        argv[count++] = peers;
+    }
     if (controller) {
         argv[count++] = "--shards";
         argv[count++] = shards;
@@ -188,7 +244,7 @@ void process_start(struct cluster *cluster, struct process *process)
         give_up("open %s: %s", log, strerror(errno));
     }
     char **environment = environment_of(process);
-    process->pid = spawn(argv, environment, fd, fd);
+    process->pid = spawn_at((struct place){cluster->net, process->node}, argv, environment, fd, fd);
     free(environment);
     process->starts++;
     close(fd);
@@ -243,9 +299,11 @@ struct process *cluster_find(struct cluster *cluster, uint64_t group, uint32_t i
     return NULL;
 }
 
-void cluster_prepare(struct cluster *cluster, const char *name, uint32_t shard_count)
+void cluster_prepare_with(struct cluster *cluster, const char *name, uint32_t shard_count,
+                          const struct cluster_network *network)
 {
     memset(cluster, 0, sizeof *cluster);
+    cluster->network = *network;
     const char *bin_dir = getenv("SHARDKV_BIN_DIR");
     if (bin_dir == NULL || bin_dir[0] == '\0') {
         give_up("SHARDKV_BIN_DIR must name the folder with shardctrler, shardkv and shardctl");
@@ -259,12 +317,17 @@ void cluster_prepare(struct cluster *cluster, const char *name, uint32_t shard_c
     if (mkdtemp(cluster->dir) == NULL) {
         give_up("mkdtemp %s: %s", cluster->dir, strerror(errno));
     }
-    cluster_add_group(cluster, 0);
-    size_t used = 0;
-    for (uint32_t i = 0; i < cluster->process_count; i++) {
-        used += (size_t)snprintf(cluster->controllers + used, sizeof cluster->controllers - used,
-                                 "%s127.0.0.1:%u", used > 0 ? "," : "", cluster->processes[i].port);
+    if (network->own) {
+        ASSERT(network->front == NULL);
+        cluster->net = net_create();
     }
+    cluster_add_group(cluster, 0);
+    list_group(cluster, 0, false, cluster->controllers, sizeof cluster->controllers);
+}
+
+void cluster_prepare(struct cluster *cluster, const char *name, uint32_t shard_count)
+{
+    cluster_prepare_with(cluster, name, shard_count, &(struct cluster_network){0});
 }
 
 void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_count)
@@ -273,16 +336,39 @@ void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_co
     cluster_start_group(cluster, 0);
 }
 
-void cluster_add_group(struct cluster *cluster, uint64_t group)
+void cluster_add_group_of(struct cluster *cluster, uint64_t group, uint32_t replicas)
 {
-    for (uint32_t id = 1; id <= CLUSTER_REPLICAS; id++) {
+    for (uint32_t id = 1; id <= replicas; id++) {
         add_process(cluster, group, id);
     }
 }
 
+void cluster_add_group(struct cluster *cluster, uint64_t group)
+{
+    cluster_add_group_of(cluster, group, CLUSTER_REPLICAS);
+}
+
+void cluster_replace(struct cluster *cluster, struct process *process, uint32_t id)
+{
+    process_kill(process);
+    process->id = id;
+    process->later = true;
+    process_start(cluster, process);
+}
+
+static bool has_group(const struct cluster *cluster, uint64_t group)
+{
+    for (uint32_t i = 0; i < cluster->process_count; i++) {
+        if (cluster->processes[i].group == group) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void cluster_start_group(struct cluster *cluster, uint64_t group)
 {
-    if (cluster_find(cluster, group, 1) == NULL) {
+    if (!has_group(cluster, group)) {
         cluster_add_group(cluster, group);
     }
     for (uint32_t i = 0; i < cluster->process_count; i++) {
@@ -301,28 +387,22 @@ void cluster_destroy(struct cluster *cluster)
     for (uint32_t i = 0; i < cluster->process_count; i++) {
         process_kill(&cluster->processes[i]);
     }
+    net_destroy(cluster->net);
+    cluster->net = NULL;
     if (cluster->keep) {
         fprintf(stderr, "harness: logs and data are kept in %s\n", cluster->dir);
         return;
     }
     char *argv[] = {"/bin/rm", "-rf", cluster->dir, NULL};
-    pid_t pid = spawn(argv, environ, STDOUT_FILENO, STDERR_FILENO);
+    pid_t pid = spawn(argv, STDOUT_FILENO, STDERR_FILENO);
     waitpid(pid, NULL, 0);
 }
 
 void cluster_group_spec(const struct cluster *cluster, uint64_t group, char *out, size_t size)
 {
     size_t used = (size_t)snprintf(out, size, "%llu=", (unsigned long long)group);
-    bool first = true;
-    for (uint32_t i = 0; i < cluster->process_count; i++) {
-        const struct process *process = &cluster->processes[i];
-        if (process->group == group) {
-            used += (size_t)snprintf(out + used, size - used, "%s127.0.0.1:%u", first ? "" : ",",
-                                     process->port);
-            first = false;
-        }
-    }
     ASSERT(used < size);
+    list_group(cluster, group, false, out + used, size - used);
 }
 
 /* ---- shardctl
@@ -334,7 +414,7 @@ int program_run(char *const argv[], double seconds, struct buf *out)
     if (pipe2(pipe_fds, O_CLOEXEC) != 0) {
         give_up("pipe: %s", strerror(errno));
     }
-    pid_t pid = spawn(argv, environ, pipe_fds[1], STDERR_FILENO);
+    pid_t pid = spawn(argv, pipe_fds[1], STDERR_FILENO);
     close(pipe_fds[1]);
 
     double deadline = now_seconds() + seconds;

@@ -17,13 +17,17 @@ enum {
     CLUSTER_REPLICAS = 3,
     PROCESS_ARGUMENTS_MAX = 8,
     PROCESS_ENVIRONMENT_MAX = 8,
+    PROCESS_ADDRESS_BYTES = 32,
 };
 
 struct process {
     uint64_t group; /* 0: a controller */
     uint32_t id;    /* replica id, from 1 */
-    uint16_t port;
-    pid_t pid; /* 0: not running */
+    uint16_t port;  /* it listens on */
+    uint16_t front; /* the one others are told; the same without a proxy */
+    uint32_t node;  /* in the test's own network (harness_net.h); 0: loopback */
+    bool later;     /* came to a running group: waits to be added */
+    pid_t pid;      /* 0: not running */
     uint32_t starts;
     int status; /* as waitpid gave it, of the newest run that ended */
     /* For the next start; NULL ends them. Borrowed: they must stay. */
@@ -33,12 +37,24 @@ struct process {
 };
 
 struct rpc;
+struct net;
+
+/* How processes reach each other. Zeroed: on loopback. */
+struct cluster_network {
+    bool own; /* a namespace for each process, see harness_net.h */
+    /* On loopback: the port that others are told instead of `port` of a new process, given by a
+     * proxy that sends it there; NULL: none. */
+    uint16_t (*front)(void *context, uint16_t port);
+    void *context;
+};
 
 struct cluster {
-    char dir[256]; /* removed by cluster_destroy when the test passed */
+    struct cluster_network network;
+    struct net *net; /* NULL: on loopback */
+    char dir[256];   /* removed by cluster_destroy when the test passed */
     char name[64];
     char bin_dir[1024];
-    char controllers[256]; /* "127.0.0.1:p,127.0.0.1:p,..." */
+    char controllers[256]; /* "HOST:PORT,HOST:PORT,..." */
     uint32_t shard_count;
     struct process processes[CLUSTER_PROCESSES_MAX];
     uint32_t process_count;
@@ -51,6 +67,8 @@ struct cluster {
 void cluster_create(struct cluster *cluster, const char *name, uint32_t shard_count);
 /* The same without starting them: cluster_start_group(cluster, 0) does. */
 void cluster_prepare(struct cluster *cluster, const char *name, uint32_t shard_count);
+void cluster_prepare_with(struct cluster *cluster, const char *name, uint32_t shard_count,
+                          const struct cluster_network *network);
 /* Kills what runs and removes the directory (kept, and named, when cluster->keep). */
 void cluster_destroy(struct cluster *cluster);
 
@@ -63,6 +81,13 @@ void process_start(struct cluster *cluster, struct process *process);
 /* Adds the group's processes without starting them: what is set on them holds from the first start
  * on. cluster_start_group starts them. */
 void cluster_add_group(struct cluster *cluster, uint64_t group);
+void cluster_add_group_of(struct cluster *cluster, uint64_t group, uint32_t replicas);
+/* Kills `process`; another replica takes its address and place in the table, with an id and a disk
+ * of its own. It starts and waits to be added (shardctl member add). */
+void cluster_replace(struct cluster *cluster, struct process *process, uint32_t id);
+/* "HOST:PORT" as others are told, and the one it listens on. */
+void process_address(const struct process *process, char out[PROCESS_ADDRESS_BYTES]);
+void process_own_address(const struct process *process, char out[PROCESS_ADDRESS_BYTES]);
 /* <data_root>/g<group>-<id>; its log is cluster->dir/g<group>-<id>.log. */
 void process_data_dir(const struct cluster *cluster, const struct process *process, char *out,
                       size_t size);
@@ -93,7 +118,8 @@ bool cluster_wait_settled(struct cluster *cluster, double seconds);
  * code; -1 when it ended otherwise or had to be killed after `seconds`. Any thread. */
 int program_run(char *const argv[], double seconds, struct buf *out);
 
-/* Waits until all running replicas of the group have applied the same and their states' checksums are equal. */
+/* Waits until all running replicas of the group have applied the same and their states' checksums
+ * are equal. */
 bool cluster_wait_equal(struct cluster *cluster, uint64_t group, double seconds);
 
 double now_seconds(void); /* monotonic */

@@ -19,8 +19,8 @@ static int ask(struct cluster *cluster, const struct process *process, const cha
         struct rpc_options options = rpc_options_default();
         CHECK_EQ(rpc_create(&options, &cluster->rpc), 0);
     }
-    char address[32];
-    snprintf(address, sizeof address, "127.0.0.1:%u", process->port);
+    char address[PROCESS_ADDRESS_BYTES];
+    process_own_address(process, address);
     struct rpc_channel *channel = NULL;
     int error = rpc_channel_create(cluster->rpc, address, &channel);
     if (error == 0) {
@@ -156,7 +156,8 @@ static bool all_have_settled(void *context)
     bool settled = config != NULL;
     for (uint32_t i = 0; settled && i < cluster->process_count; i++) {
         const struct process *process = &cluster->processes[i];
-        if (process->group != 0 && process->id == 1) {
+        bool first = i == 0 || process[-1].group != process->group;
+        if (process->group != 0 && first) {
             settled = group_has_settled(cluster, process->group, config);
         }
     }
