@@ -16,6 +16,8 @@ set(SCENARIO_ROWS "")
 
 skv_test(NAME test_scenarios_kv SOURCES unit/test_scenarios_kv.c USES shardkv LIBRARIES test-kv-harness
     LABELS unit shardkv TIMEOUT 120)
+skv_test(NAME test_scenarios_node SOURCES unit/test_scenarios_node.c USES raft/node proto base
+    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 120)
 
 function(scenario number form name text)
     set(test scenario.${number})
@@ -134,6 +136,8 @@ scenario(28 S SlowFollower "a snapshot that is always newer than a slow follower
     unit:test_raft_snapshot:test_s28_* golden:s23_s28_snapshot_to_a_slow_follower)
 
 # ---- state machine ----
+scenario(30 S NoReadsBeforeReplay "no reads before replay has caught up"
+    unit:test_scenarios_node:test_s30_* unit:test_replica:test_replica_read_never_sees_less_*)
 scenario(31 S ReplicatedStateOnly "apply depends on replicated state only"
     unit:test_scenarios_kv:test_s31_* unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
 
@@ -186,6 +190,8 @@ scenario(55 S NoRedirectLoop "no redirect loop"
 scenario(56 S EvictedSession "a session evicted with an operation in flight is an error"
     unit:test_scenarios_kv:test_s56_* unit:test_router:test_session_expired_*:test_command_too_old_*
     unit:test_kv_machine:test_kv_command_too_old_*:test_kv_sessions_full_*)
+scenario(57 S WaiterOfIndexAndTerm "a waiter is matched on (index, term)"
+    unit:test_scenarios_node:test_s57_*)
 scenario(58 S StaleSequence "a stale sequence after a newer one; a sequence reused with another payload"
     unit:test_session:test_session_acked_sequence_is_stale:test_session_same_sequence_other_payload_is_reused
     unit:test_kv_machine:test_kv_sequence_reused_or_stale_is_an_error
