@@ -13,6 +13,8 @@ target_link_libraries(test-node-harness PUBLIC raft-node base test-fake-vfs)
 
 skv_test(NAME test_replica SOURCES unit/test_replica.c USES raft/node base LIBRARIES test-node-harness
     LABELS unit raft-node TIMEOUT 120)
+skv_test(NAME test_replica_alone SOURCES unit/test_replica_alone.c USES raft/node raft/wal proto base
+    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 60)
 
 # Real nodes: threads, rpc on loopback, directories.
 skv_test(NAME test_node SOURCES unit/test_node.c USES raft/node rpc proto base LIBRARIES test-node-harness

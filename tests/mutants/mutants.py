@@ -11,8 +11,8 @@ A catalogue, tests/mutants/<room>.txt, is made of paragraphs:
     test    sim.Swarm --seeds 20                       one of ctest's names; what follows is handed to the program
     default                                            optional: also part of ctest's own run
 
-The '-' lines have to be in the file exactly once, however it is laid out. The tests are tried from the first on; one of them
-must fail. The core's own mutants, in tests/raft/mutants.cmake, are run along, each against raft.Swarm.
+The '-' lines have to be in the file exactly once, however it is laid out. Where two lines of defence stand behind one another,
+a fault takes away both: 'file', '-' and '+' may come again. The tests are tried from the first on; one of them must fail. The core's own mutants, in tests/raft/mutants.cmake, are run along, each against raft.Swarm.
 
 Nothing in the source tree is touched: the file's mutated copy is compiled as the build compiles the file, and the test's
 program is linked as the build links it, with the copy's object ahead of the libraries, or in place of the object it names.
@@ -47,24 +47,36 @@ class Mutant:
         self.name = name
         self.where = where
         self.breaks = ""
-        self.file = ""
-        self.old = []
-        self.new = []
+        self.edits = []
         self.tests = []
         self.default = False
 
-    def mutated(self):
+    def files(self):
+        return list(dict.fromkeys(edit.file for edit in self.edits))
+
+    def mutated(self, file):
         """The file's text with the fault in it."""
-        path = ROOT / self.file
+        path = ROOT / file
         if not path.is_file():
-            raise Stop(f"{self.where}: {self.name}: there is no file {self.file}")
+            raise Stop(f"{self.where}: {self.name}: there is no file {file}")
         text = path.read_text()
-        words = " ".join(self.old).split()
-        found = list(re.finditer(r"\s+".join(re.escape(word) for word in words), text))
-        if len(found) != 1:
-            raise Stop(f"{self.where}: {self.name}: its text is {len(found)} times in {self.file}, not once")
-        at = found[0]
-        return text[: at.start()] + "\n".join(self.new) + text[at.end() :]
+        for edit in self.edits:
+            if edit.file != file:
+                continue
+            words = " ".join(edit.old).split()
+            found = list(re.finditer(r"\s+".join(re.escape(word) for word in words), text))
+            if len(found) != 1:
+                raise Stop(f"{self.where}: {self.name}: its text is {len(found)} times in {file}, not once")
+            at = found[0]
+            text = text[: at.start()] + "\n".join(edit.new) + text[at.end() :]
+        return text
+
+
+class Edit:
+    def __init__(self, file):
+        self.file = file
+        self.old = []
+        self.new = []
 
 
 def read_catalogue(path):
@@ -81,12 +93,16 @@ def read_catalogue(path):
         if not mutants:
             raise Stop(f"{where}: a paragraph begins with 'mutant'")
         mutant = mutants[-1]
-        if word in ("breaks", "file"):
-            setattr(mutant, word, rest)
+        if word in ("-", "+") and not mutant.edits:
+            raise Stop(f"{where}: 'file' comes first")
+        if word == "breaks":
+            mutant.breaks = rest
+        elif word == "file":
+            mutant.edits.append(Edit(rest))
         elif word == "-":
-            mutant.old.append(rest)
+            mutant.edits[-1].old.append(rest)
         elif word == "+":
-            mutant.new.append(rest)
+            mutant.edits[-1].new.append(rest)
         elif word == "test":
             mutant.tests.append(rest)
         elif word == "default":
@@ -94,7 +110,7 @@ def read_catalogue(path):
         else:
             raise Stop(f"{where}: '{word}' is not a word of the catalogue")
     for mutant in mutants:
-        if not (mutant.breaks and mutant.file and mutant.old and mutant.tests):
+        if not (mutant.breaks and mutant.edits and all(edit.old for edit in mutant.edits) and mutant.tests):
             raise Stop(f"{mutant.where}: {mutant.name} needs 'breaks', 'file', '-' and 'test'")
     return mutants
 
@@ -109,10 +125,11 @@ def read_core():
         number = text.count("\n", 0, match.start()) + 1
         mutant = Mutant(f"core.{match[1]}", f"{path.relative_to(ROOT)}:{number}")
         mutant.breaks = match[1].replace("_", " ")
-        mutant.file = f"raft/core/{match[2]}"
+        edit = Edit(f"raft/core/{match[2]}")
         unquote = lambda word: word.replace(r"\n", "\n").replace(r"\"", '"')
-        mutant.old = [unquote(match[3])]
-        mutant.new = [unquote(match[4])]
+        edit.old = [unquote(match[3])]
+        edit.new = [unquote(match[4])]
+        mutant.edits = [edit]
         mutant.tests = ["raft.Swarm --seeds 3000"]
         mutants.append(mutant)
     if len(mutants) != len(re.findall(r"^raft_mutant\(", text, re.M)):
@@ -206,14 +223,13 @@ class Build:
                 self.links[program] = words
             return list(self.links[program])
 
-    def compile(self, mutant, directory):
+    def compile(self, mutant, file, directory):
         """(the object; the names of the ones it stands for) The room's library is the first to compile a file."""
-        copy = directory / pathlib.Path(mutant.file).name
-        copy.write_text(mutant.mutated())
-        source = str(ROOT / mutant.file)
-        commands = self.objects.get(source)
+        copy = directory / pathlib.Path(file).name
+        copy.write_text(mutant.mutated(file))
+        commands = self.objects.get(str(ROOT / file))
         if commands is None:
-            raise Stop(f"{mutant.name}: {mutant.file} is not compiled by this build")
+            raise Stop(f"{mutant.name}: {file} is not compiled by this build")
         command = list(commands[0])
         built = copy.with_suffix(".o")
         command[command.index("-o") + 1] = str(built)
@@ -224,19 +240,20 @@ class Build:
             raise Stop(f"{mutant.name} does not compile:\n{run.stderr[-2000:]}")
         return built, {words[words.index("-o") + 1] for words in commands}
 
-    def link(self, program, built, stands_for, directory):
+    def link(self, program, objects, directory):
         words = self.link_command(program)
         out = directory / program
         words[words.index("-o") + 1] = str(out)
-        named = [i for i, word in enumerate(words) if word in stands_for]
-        if named:
-            words[named[0]] = str(built)
-        else:
-            libraries = [i for i, word in enumerate(words) if word.endswith(".a")]
-            words.insert(libraries[0], str(built))
+        for built, stands_for in objects:
+            named = [i for i, word in enumerate(words) if word in stands_for]
+            if named:
+                words[named[0]] = str(built)
+            else:
+                libraries = [i for i, word in enumerate(words) if word.endswith(".a")]
+                words.insert(libraries[0], str(built))
         run = subprocess.run(words, cwd=self.directory, capture_output=True, text=True)
         if run.returncode != 0:
-            raise Stop(f"{program} with {built.name} does not link:\n{run.stderr[-2000:]}")
+            raise Stop(f"{program} does not link with the fault:\n{run.stderr[-2000:]}")
         return out
 
 
@@ -260,12 +277,12 @@ def try_mutant(mutant, build, baselines, options):
     with tempfile.TemporaryDirectory(prefix="shardkv-mutant-") as name:
         directory = pathlib.Path(name)
         try:
-            built, stands_for = build.compile(mutant, directory)
+            objects = [build.compile(mutant, file, directory) for file in mutant.files()]
             programs = {}
             for line in mutant.tests:
                 test = Test(line)
                 if test.program not in programs:
-                    programs[test.program] = build.link(test.program, built, stands_for, directory)
+                    programs[test.program] = build.link(test.program, objects, directory)
                 limit_s = max(options.limit, 10 * baselines[line])
                 code, seconds, output = run_bounded(programs[test.program], test, directory, limit_s)
                 spent += seconds
@@ -341,7 +358,8 @@ def run(options):
     stale = 0
     for mutant in mutants:  # before anything is built: a fault that cannot be planted fails the run
         try:
-            mutant.mutated()
+            for file in mutant.files():
+                mutant.mutated(file)
             for line in mutant.tests:
                 Test(line)
         except Stop as stop:

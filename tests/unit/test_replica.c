@@ -15,6 +15,12 @@
 
 #define LIMIT_NS (20 * SIM_S)
 
+static void ignore_change(void *context, int error)
+{
+    (void)context;
+    (void)error;
+}
+
 static struct harness_options options_with_kv(uint64_t seed)
 {
     struct harness_options options = harness_options_default(seed);
@@ -336,6 +342,35 @@ static void test_replica_wiped_disk_is_refused(void **state)
     harness_destroy(harness);
 }
 
+/* A new leader whose state machine is far behind what is committed: it applies slowly. */
+static void test_replica_new_leader_behind_in_applying_serves_no_old_value(void **state)
+{
+    (void)state;
+    struct harness_options options = options_with_kv(19);
+    struct harness *harness = harness_create(&options);
+    harness_start_all(harness);
+    assert_true(kv_put(harness, "counter", "old", LIMIT_NS));
+    uint32_t leader = leader_of(harness);
+    uint32_t slow = (leader + 1) % 3;
+    harness_set_latency(harness, slow, REPLICA_APPLY,
+                        (struct harness_latency){300 * SIM_MS, 300 * SIM_MS});
+    assert_true(kv_put_many(harness, "k", 20, 10, LIMIT_NS));
+    assert_true(kv_put(harness, "counter", "new", LIMIT_NS));
+    harness_transfer(harness, leader, slow + 1, ignore_change, NULL);
+    while (harness_leader(harness) != (int)slow) {
+        harness_run_for(harness, SIM_MS);
+    }
+    assert_true(harness_applied(harness, slow) < harness_applied(harness, leader));
+    struct kv_ask get;
+    kv_ask_init(&get);
+    kv_ask_get(harness, slow, "counter", &get);
+    assert_true(kv_ask_wait(harness, &get, LIMIT_NS));
+    assert_int_equal(get.error, ERR_OK);
+    assert_true(bytes_equal(buf_view(&get.value), bytes_of_string("new")));
+    kv_ask_deinit(&get);
+    harness_destroy(harness);
+}
+
 struct change {
     bool answered;
     int error;
@@ -392,6 +427,40 @@ static void test_replica_waiting_one_is_added_promoted_and_removed(void **state)
     assert_int_equal(change_member(harness, RAFT_REMOVE, removed + 1), ERR_OK);
     assert_true(kv_put(harness, "without", "w", LIMIT_NS));
     assert_int_equal(status_of(harness, leader_of(harness)).raft.membership.count, 3);
+    harness_destroy(harness);
+}
+
+/* A removal that never was committed makes nobody forget who the member was: should it come back
+ * with an empty disk, it is refused. */
+static void test_replica_wiped_disk_is_refused_after_a_removal_rolled_back(void **state)
+{
+    (void)state;
+    struct harness *harness = group_of_three(20);
+    assert_true(kv_put(harness, "a", "1", LIMIT_NS));
+    uint32_t leader = leader_of(harness);
+    uint32_t wiped = (leader + 1) % 3;
+    uint32_t other = (leader + 2) % 3;
+    harness_run_for(harness, SIM_S);
+    harness_crash(harness, wiped, FAKE_CRASH_KEEP);
+    harness_crash(harness, other, FAKE_CRASH_KEEP);
+    struct change change = {0};
+    harness_change_member(harness, leader, RAFT_REMOVE, wiped + 1, change_done, &change);
+    assert_true(harness_run_until(harness, change_answered, &change, LIMIT_NS));
+    assert_int_equal(change.error, ERR_LEADER_LOST);
+    assert_int_equal(status_of(harness, leader).raft.membership.count, 2);
+    /* The two that never heard of it elect one of themselves, and it is rolled back. */
+    harness_crash(harness, leader, FAKE_CRASH_KEEP);
+    assert_int_equal(harness_start(harness, wiped), ERR_OK);
+    assert_int_equal(harness_start(harness, other), ERR_OK);
+    assert_true(kv_put(harness, "b", "2", LIMIT_NS));
+    harness_crash(harness, wiped, FAKE_CRASH_KEEP);
+    assert_int_equal(harness_start(harness, leader), ERR_OK);
+    assert_true(kv_put(harness, "c", "3", LIMIT_NS));
+    assert_int_equal(status_of(harness, leader).raft.membership.count, 3);
+    harness_wipe(harness, wiped);
+    assert_int_equal(harness_start(harness, wiped), ERR_OK);
+    harness_crash(harness, other, FAKE_CRASH_KEEP);
+    assert_false(kv_put(harness, "d", "4", 5 * SIM_S));
     harness_destroy(harness);
 }
 
@@ -457,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_replica_all_lose_power_nothing_acknowledged_is_lost),
         cmocka_unit_test(test_replica_cut_off_leader_answers_lost_and_not_leader),
         cmocka_unit_test(test_replica_read_never_sees_less_than_an_acknowledged_write),
+        cmocka_unit_test(test_replica_new_leader_behind_in_applying_serves_no_old_value),
         cmocka_unit_test(test_replica_lagging_follower_is_served_from_the_log),
         cmocka_unit_test(test_replica_follower_behind_compaction_gets_a_snapshot),
         cmocka_unit_test(test_replica_log_stays_bounded_under_load),
@@ -464,6 +534,7 @@ int main(void)
         cmocka_unit_test(test_replica_full_disk_ends_it_with_advice_and_it_recovers),
         cmocka_unit_test(test_replica_wiped_disk_is_refused),
         cmocka_unit_test(test_replica_waiting_one_is_added_promoted_and_removed),
+        cmocka_unit_test(test_replica_wiped_disk_is_refused_after_a_removal_rolled_back),
         cmocka_unit_test(test_replica_transfer_moves_leadership),
         cmocka_unit_test(test_replica_transfer_to_a_dead_target_is_given_up),
         cmocka_unit_test(test_replica_same_seed_gives_the_same_run),
