@@ -129,6 +129,7 @@ void mover__peer_rest(struct mover *mover, struct peer *peer, uint64_t now_ns)
 void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns)
 {
     peer->leader[0] = '\0';
+    peer->hinted = false;
     peer->next_replica++;
     peer->attempt++;
     mover__peer_rest(mover, peer, now_ns);

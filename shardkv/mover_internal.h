@@ -33,6 +33,7 @@ struct task {
 struct peer {
     uint64_t id;
     char leader[ADDRESS_BYTES_MAX]; /* "": try the next replica */
+    bool hinted; /* `leader` is what another replica said, and has not answered as a leader yet */
     uint32_t next_replica;
     uint32_t attempt; /* grows when another replica is to be asked: what is said of the former
                          counts once, not once a task */

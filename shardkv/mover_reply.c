@@ -134,20 +134,21 @@ static void succeeded(struct mover *mover, struct task *task, const struct mover
     UNREACHABLE();
 }
 
-/* A follower that knows its leader costs one more call, not a wait; one that was told twice in a
- * row waits. */
+/* A follower that knows its leader costs one more call, not a wait; when who was named by another
+ * declines too, the group is electing, and the search goes on after a wait. Earlier failures do not
+ * count: a leader that joined its group later is in no config, and is found by a hint only. */
 static void redirected(struct mover *mover, struct peer *peer, const char *leader_address,
                        uint64_t now_ns)
 {
     bool known = leader_address != NULL && leader_address[0] != '\0' &&
-                 strcmp(peer->leader, leader_address) != 0 && peer->failures == 0;
+                 strcmp(peer->leader, leader_address) != 0 && !peer->hinted;
     if (!known) {
         mover__peer_failed(mover, peer, now_ns);
         return;
     }
     snprintf(peer->leader, sizeof peer->leader, "%s", leader_address);
     peer->attempt++;
-    peer->failures = 1;
+    peer->hinted = true;
 }
 
 void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *reply,
@@ -160,6 +161,7 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
     struct peer *peer = mover__peer_of(mover, task->source);
     if (reply->error == 0) {
         peer->failures = 0;
+        peer->hinted = false;
         peer->not_before_ns = 0;
         succeeded(mover, task, reply, now_ns);
     } else if (task->attempt != peer->attempt) {
@@ -170,6 +172,7 @@ void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *r
                reply->error == ERR_INVALID) {
         /* It lives, and this shard is not ready, or not there: others of its shards may be. */
         peer->failures = 0;
+        peer->hinted = false;
         mover__task_back_off(mover, task, now_ns);
         if (reply->error != ERR_BUSY) {
             log_event(LOG_WARN, "move.not_there",

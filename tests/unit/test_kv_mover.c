@@ -250,6 +250,21 @@ static void test_kv_mover_follows_a_hint_once_for_all_calls_in_flight(void **sta
     assert_true(mover_wake_ns(fixture->mover) < fixture->now_ns + NS_PER_S);
 }
 
+/* The leader joined its group after the config was made: no config lists it. */
+static void test_kv_mover_follows_a_hint_also_after_a_replica_was_dead(void **state)
+{
+    struct fixture *fixture = *state;
+    pull(fixture, 0, 1);
+    tick(fixture);
+    reply_all(fixture, ERR_UNAVAILABLE, "");
+    fixture->now_ns = mover_wake_ns(fixture->mover);
+    tick(fixture);
+    assert_string_equal(find(fixture, MOVER_CALL)->address, "g2-2:1");
+    reply_all(fixture, ERR_NOT_LEADER, "g2-9:1");
+    tick(fixture);
+    assert_string_equal(find(fixture, MOVER_CALL)->address, "g2-9:1");
+}
+
 static void test_kv_mover_dead_source_does_not_hold_up_another(void **state)
 {
     struct fixture *fixture = *state;
@@ -400,6 +415,7 @@ int main(void)
         MOVER_TEST(test_kv_mover_takes_over_where_the_table_stands),
         MOVER_TEST(test_kv_mover_damaged_chunk_is_asked_for_again),
         MOVER_TEST(test_kv_mover_follows_a_hint_once_for_all_calls_in_flight),
+        MOVER_TEST(test_kv_mover_follows_a_hint_also_after_a_replica_was_dead),
         MOVER_TEST(test_kv_mover_dead_source_does_not_hold_up_another),
         MOVER_TEST(test_kv_mover_back_off_grows_and_asks_another_replica),
         MOVER_TEST(test_kv_mover_fetches_the_next_config_when_all_is_settled),
