@@ -16,42 +16,80 @@
 
 /* ---- life ---- */
 
-static void group_init(struct cluster *cluster, struct group *group, uint64_t id,
-                       const char *prefix, uint32_t count)
+static void group_address(const struct group *group, uint64_t replica_id,
+                          char out[SIM_NAME_BYTES_MAX])
+{
+    if (group->id == CONTROLLER_GROUP) {
+        (void)snprintf(out, SIM_NAME_BYTES_MAX, "ctrler-%llu:7000", (unsigned long long)replica_id);
+    } else {
+        (void)snprintf(out, SIM_NAME_BYTES_MAX, "g%llu-%llu:7000", (unsigned long long)group->id,
+                       (unsigned long long)replica_id);
+    }
+}
+
+static struct server *add_server(struct cluster *cluster, struct group *group)
+{
+    ASSERT_CMP(group->server_count, <, CLUSTER_SERVERS_MAX);
+    struct server *server = &group->servers[group->server_count++];
+    char address[SIM_NAME_BYTES_MAX];
+    server->cluster = cluster;
+    server->group_id = group->id;
+    server->replica_id = group->server_count;
+    group_address(group, server->replica_id, address);
+    server->host = sim_host_create(address, true);
+    if (group->id != CONTROLLER_GROUP) {
+        server->store = fake_store_create(fake_vfs_vfs(server->host->disk));
+    }
+    return server;
+}
+
+static void group_init(struct cluster *cluster, struct group *group, uint64_t id, uint32_t count)
 {
     group->id = id;
-    group->server_count = count;
+    group->founder_count = count;
     for (uint32_t i = 0; i < count; i++) {
-        struct server *server = &group->servers[i];
-        char address[SIM_NAME_BYTES_MAX];
-        (void)snprintf(address, sizeof address, "%s-%u:7000", prefix, i + 1);
-        server->cluster = cluster;
-        server->group_id = id;
-        server->replica_id = i + 1;
-        server->host = sim_host_create(address, true);
-        if (id != CONTROLLER_GROUP) {
-            server->store = fake_store_create(fake_vfs_vfs(server->host->disk));
+        (void)add_server(cluster, group);
+    }
+}
+
+/* What clients and servers that start from now on are told. */
+static void list_controllers(struct cluster *cluster)
+{
+    size_t used = 0;
+    for (uint32_t i = 0; i < cluster->controllers.server_count; i++) {
+        const struct server *server = &cluster->controllers.servers[i];
+        if (!server->retired) {
+            int written = snprintf(cluster->controller_addresses + used,
+                                   sizeof cluster->controller_addresses - used, "%s%s",
+                                   used == 0 ? "" : ",", server->host->address);
+            used += (size_t)written;
         }
     }
 }
 
 static void init_groups(struct cluster *cluster)
 {
-    group_init(cluster, &cluster->controllers, CONTROLLER_GROUP, "ctrler",
-               cluster->options.controllers);
-    size_t used = 0;
-    for (uint32_t i = 0; i < cluster->options.controllers; i++) {
-        int written = snprintf(cluster->controller_addresses + used,
-                               sizeof cluster->controller_addresses - used, "%s%s",
-                               i == 0 ? "" : ",", cluster->controllers.servers[i].host->address);
-        used += (size_t)written;
-    }
+    group_init(cluster, &cluster->controllers, CONTROLLER_GROUP, cluster->options.controllers);
+    list_controllers(cluster);
     for (uint32_t i = 0; i < cluster->options.groups; i++) {
-        char prefix[16];
-        (void)snprintf(prefix, sizeof prefix, "g%u", 100 + i);
         cluster->group_count++;
-        group_init(cluster, &cluster->groups[i], 100 + i, prefix, cluster->options.replicas);
+        group_init(cluster, &cluster->groups[i], 100 + i, cluster->options.replicas);
     }
+}
+
+struct server *group_add_server(struct group *group)
+{
+    struct cluster *cluster = group->servers[0].cluster;
+    struct server *server = add_server(cluster, group);
+    list_controllers(cluster);
+    return server;
+}
+
+void server_retire(struct server *server)
+{
+    server_crash(server);
+    server->retired = true;
+    list_controllers(server->cluster);
 }
 
 struct cluster *cluster_create(const struct cluster_options *options)
@@ -136,8 +174,28 @@ void group_crash(struct group *group)
 void group_start(struct group *group)
 {
     for (uint32_t i = 0; i < group->server_count; i++) {
-        server_start(&group->servers[i]);
+        if (!group->servers[i].retired) {
+            server_start(&group->servers[i]);
+        }
     }
+}
+
+uint32_t group_server_count(const struct group *group)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        count += !group->servers[i].retired;
+    }
+    return count;
+}
+
+uint32_t group_up_count(const struct group *group)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        count += server_is_up(&group->servers[i]);
+    }
+    return count;
 }
 
 struct server *group_leader(const struct group *group)
@@ -231,11 +289,7 @@ static bool all_settled(void *context)
         struct group *group = &wait->cluster->groups[i];
         struct server *leader = group_leader(group);
         if (leader == NULL) {
-            bool any_up = false;
-            for (uint32_t j = 0; j < group->server_count; j++) {
-                any_up = any_up || server_is_up(&group->servers[j]);
-            }
-            if (any_up) {
+            if (group_up_count(group) > 0) {
                 return false;
             }
             continue;

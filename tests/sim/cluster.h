@@ -10,7 +10,8 @@
 
 enum {
     CLUSTER_GROUPS_MAX = 8,
-    CLUSTER_REPLICAS_MAX = 7,
+    CLUSTER_REPLICAS_MAX = 7, /* a group begins with */
+    CLUSTER_SERVERS_MAX = 15, /* of one group, in its whole life: ids are never used again */
     CLUSTER_CLIENTS_MAX = 24,
 };
 
@@ -23,12 +24,14 @@ struct server {
     struct fake_store *store; /* survives crashes, as far as it was flushed; NULL: a controller */
     struct controller_process *controller; /* NULL: not running */
     struct kv_process *kv;
+    bool retired; /* gone for good: never started again, and no oracle waits for it */
 };
 
 struct group {
     uint64_t id;
-    struct server servers[CLUSTER_REPLICAS_MAX];
+    struct server servers[CLUSTER_SERVERS_MAX]; /* by replica id, from 1 */
     uint32_t server_count;
+    uint32_t founder_count; /* the first; the others were added empty */
 };
 
 struct cluster_options {
@@ -46,7 +49,7 @@ struct cluster {
     struct group controllers;
     struct group groups[CLUSTER_GROUPS_MAX];
     uint32_t group_count;
-    char controller_addresses[CLUSTER_REPLICAS_MAX * SIM_NAME_BYTES_MAX];
+    char controller_addresses[CLUSTER_SERVERS_MAX * SIM_NAME_BYTES_MAX]; /* those not retired */
     struct admin *admin;
     struct sim_host *client_hosts[CLUSTER_CLIENTS_MAX];
     uint32_t client_host_count;
@@ -72,12 +75,18 @@ void server_crash(struct server *server);
 void server_stop(struct server *server);
 void group_crash(struct group *group);
 void group_start(struct group *group); /* those that are down */
+/* Another server of the group, empty and not running; nobody has made it a member yet. */
+struct server *group_add_server(struct group *group);
+/* The machine is taken away, with its disk. */
+void server_retire(struct server *server);
 /* NULL: nobody leads. */
 struct server *group_leader(const struct group *group);
 struct server *group_wait_leader(struct group *group);
 struct kv_machine *server_machine(const struct server *server); /* NULL: down, or a controller */
 struct node *server_node(const struct server *server);          /* NULL: down */
 struct state_machine server_state(const struct server *server);
+uint32_t group_server_count(const struct group *group); /* without those retired */
+uint32_t group_up_count(const struct group *group);
 /* Bytes of the log's files; and of the store's rows. */
 uint64_t server_log_bytes(const struct server *server);
 uint64_t server_store_bytes(const struct server *server);

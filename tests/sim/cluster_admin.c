@@ -100,11 +100,13 @@ static void describe_group(const struct group *group, struct config_group *out)
 {
     memset(out, 0, sizeof *out);
     out->id = group->id;
-    out->replica_count = group->server_count;
     for (uint32_t i = 0; i < group->server_count; i++) {
-        out->replicas[i].id = group->servers[i].replica_id;
-        (void)snprintf(out->replicas[i].address, sizeof out->replicas[i].address, "%s",
-                       group->servers[i].host->address);
+        if (!group->servers[i].retired) {
+            struct config_replica *replica = &out->replicas[out->replica_count++];
+            replica->id = group->servers[i].replica_id;
+            (void)snprintf(replica->address, sizeof replica->address, "%s",
+                           group->servers[i].host->address);
+        }
     }
 }
 

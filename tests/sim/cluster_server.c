@@ -76,7 +76,8 @@ static struct node_options node_options_of(const struct server *server,
                                            struct node_member members[CLUSTER_REPLICAS_MAX])
 {
     const struct group *group = group_of(server);
-    for (uint32_t i = 0; i < group->server_count; i++) {
+    bool founder = server->replica_id <= group->founder_count;
+    for (uint32_t i = 0; i < group->founder_count; i++) {
         members[i] = (struct node_member){.id = group->servers[i].replica_id,
                                           .address = group->servers[i].host->address};
     }
@@ -86,7 +87,7 @@ static struct node_options node_options_of(const struct server *server,
     options.replica_id = server->replica_id;
     options.dir = "data";
     options.members = members;
-    options.member_count = group->server_count;
+    options.member_count = founder ? group->founder_count : 0; /* who is added waits for it */
     options.segment_bytes = 256ull * 1024;
     options.cache_bytes_max = 64ull * 1024;
     options.clock = clock_system();

@@ -25,7 +25,7 @@ struct group_view {
     uint64_t applied;
     struct kv_table *table; /* as of `applied`; NULL: none yet */
     struct kv_table
-        *seen[CLUSTER_REPLICAS_MAX]; /* the newest of each replica, to notice another one */
+        *seen[CLUSTER_SERVERS_MAX]; /* the newest of each replica, to notice another one */
 };
 
 struct oracle {
@@ -55,7 +55,7 @@ void oracle_destroy(struct oracle *oracle)
         struct group_view *view = &oracle->views[i];
         free(view->terms);
         kv_table_unref(view->table);
-        for (uint32_t j = 0; j < CLUSTER_REPLICAS_MAX; j++) {
+        for (uint32_t j = 0; j < CLUSTER_SERVERS_MAX; j++) {
             kv_table_unref(view->seen[j]);
         }
     }
@@ -279,13 +279,10 @@ static bool group_is_equal(const struct group *group)
     return true;
 }
 
-static uint32_t up_count(const struct group *group)
+/* Without a majority nothing can be said of what is not committed. */
+static bool has_majority(const struct group *group)
 {
-    uint32_t count = 0;
-    for (uint32_t i = 0; i < group->server_count; i++) {
-        count += server_is_up(&group->servers[i]);
-    }
-    return count;
+    return 2 * group_up_count(group) > group_server_count(group);
 }
 
 static bool all_equal(void *context)
@@ -293,8 +290,7 @@ static bool all_equal(void *context)
     struct oracle *oracle = context;
     for (uint32_t i = 0; i < oracle->view_count; i++) {
         const struct group *group = oracle->views[i].group;
-        /* Without a majority nothing can be said of what is not committed. */
-        if (2 * up_count(group) > group->server_count && !group_is_equal(group)) {
+        if (has_majority(group) && !group_is_equal(group)) {
             return false;
         }
     }
@@ -354,7 +350,7 @@ void oracle_check_equal(struct oracle *oracle, uint64_t timeout_ns)
                  (double)timeout_ns / 1e9);
     }
     for (uint32_t i = 0; i < oracle->view_count; i++) {
-        if (2 * up_count(oracle->views[i].group) > oracle->views[i].group->server_count) {
+        if (has_majority(oracle->views[i].group)) {
             compare_hashes(oracle->views[i].group);
         }
     }

@@ -4,6 +4,7 @@
  * client has its answers, every group has taken the newest config, replicas are equal. */
 #include "raft/node/node.h"
 #include "sim/sim_node.h"
+#include "sim/storm.h"
 #include "sim/suite.h"
 
 #include "base/assert.h"
@@ -13,17 +14,12 @@
 #include <string.h>
 
 enum {
-    SHARDS = 10,
-    CLIENTS = 5,
-    LOOPS_PER_CLIENT = 2, /* so that several commands of one session are under way */
-    LOOPS = CLIENTS * LOOPS_PER_CLIENT,
     HASTY_CLIENTS =
         2, /* whose operations have little time: what they say of the outcome must be true */
     KEYS = 12,
     DRIFT_PERCENT = 30,
     FLUSH_BYTES = 16 * 1024,
     PADDING_BYTES = 1024,
-    /* In some storms: shards of several chunks, snapshots of several chunks. */
     LARGE_FLUSH_BYTES = 1024 * 1024,
     LARGE_PADDING_BYTES = 200 * 1024,
     LARGE_SHARDS = 4,
@@ -32,31 +28,6 @@ enum {
 };
 
 #define STORM_NS (12 * SIM_S)
-#define CALM_NS  (40 * SIM_S)
-
-struct storm {
-    struct cluster *cluster;
-    struct linear_history *history;
-    struct clerk clerks[CLIENTS];
-    struct loop loops[LOOPS];
-    struct admin_change change;
-    bool changing;
-    bool joined[CLUSTER_GROUPS_MAX];
-    bool large;
-};
-
-static struct group *any_group(struct storm *storm)
-{
-    uint64_t number = sim_between(0, storm->cluster->group_count);
-    return number == storm->cluster->group_count ? &storm->cluster->controllers
-                                                 : &storm->cluster->groups[number];
-}
-
-static struct server *any_server(struct storm *storm)
-{
-    struct group *group = any_group(storm);
-    return &group->servers[sim_between(0, group->server_count - 1)];
-}
 
 /* ---- what can happen ---- */
 
@@ -80,97 +51,52 @@ static void change_config(struct storm *storm)
         admin_begin_leave(cluster->admin, &id, 1, &storm->change);
         storm->joined[number] = false;
     } else {
-        admin_begin_move(cluster->admin, (uint32_t)sim_between(0, SHARDS - 1), id, &storm->change);
+        admin_begin_move(cluster->admin, (uint32_t)sim_between(0, STORM_SHARDS - 1), id,
+                         &storm->change);
     }
-}
-
-static void crash_something(struct storm *storm)
-{
-    uint64_t dice = sim_between(0, 4);
-    if (dice == 0) {
-        group_crash(any_group(storm));
-    } else if (dice == 1) {
-        server_stop(any_server(storm));
-    } else {
-        server_crash(any_server(storm));
-    }
-}
-
-static void start_everything(struct storm *storm)
-{
-    group_start(&storm->cluster->controllers);
-    for (uint32_t i = 0; i < storm->cluster->group_count; i++) {
-        group_start(&storm->cluster->groups[i]);
-    }
-}
-
-static void partition_something(struct storm *storm)
-{
-    struct group *group = any_group(storm);
-    switch (sim_between(0, 3)) {
-    case 0:
-        group_partition(group, (uint32_t)sim_between(0, (UINT64_C(1) << group->server_count) - 1));
-        break;
-    case 1:
-        server_isolate(storm->cluster, any_server(storm), true);
-        break;
-    case 2: { /* one way, from a server to a client */
-        const struct server *server = any_server(storm);
-        sim_cut(server->host, storm->cluster->client_hosts[sim_between(0, CLIENTS - 1)], true);
-        break;
-    }
-    default: {
-        struct server *leader = group_leader(group);
-        if (leader != NULL) { /* it is heard by nobody of its group, but hears all */
-            for (uint32_t i = 0; i < group->server_count; i++) {
-                sim_cut(leader->host, group->servers[i].host, true);
-            }
-        }
-        break;
-    }
-    }
-}
-
-static void change_network(void)
-{
-    struct sim_world *world = sim_world();
-    world->net = sim_between(0, 1) == 0 ? sim_net_reliable() : sim_net_unreliable();
-    world->net.long_reordering = sim_between(0, 7) == 0;
 }
 
 static void something_happens(struct storm *storm)
 {
-    switch (sim_between(0, 10)) {
+    switch (sim_between(0, 14)) {
     case 0:
     case 1:
     case 2:
         change_config(storm);
         break;
     case 3:
-        crash_something(storm);
+        storm_crash_something(storm);
         break;
     case 4:
     case 5:
-        start_everything(storm);
+        storm_start_everything(storm);
         break;
     case 6:
-        partition_something(storm);
+        storm_partition_something(storm);
         break;
     case 7:
+    case 8:
         sim_heal();
         break;
-    case 8: {
-        struct server *server = any_server(storm);
-        sim_host_pause(server->host, sim_between(1, 900) * SIM_MS);
+    case 9:
+        storm_pause_something(storm);
         break;
-    }
-    case 9: {
-        struct server *server = any_server(storm);
-        server->host->disk_stalled_until_ns = sim_now_ns() + sim_between(10, 3000) * SIM_MS;
+    case 10:
+        storm_stall_disk(storm);
         break;
-    }
+    case 11:
+    case 12:
+        if (storm->on.transfers) {
+            storm_transfer_something(storm);
+        }
+        break;
+    case 13:
+        if (storm->on.members) {
+            storm_change_members(storm);
+        }
+        break;
     default:
-        change_network();
+        storm_change_network();
         break;
     }
 }
@@ -185,67 +111,86 @@ static void fill_large(struct storm *storm)
     value[LARGE_PADDING_BYTES] = '\0';
     for (uint32_t i = 0; i < LARGE_SHARDS * LARGE_KEYS_OF_SHARD; i++) {
         char key[SIM_NAME_BYTES_MAX];
-        clerk_key_in_shard(i / LARGE_KEYS_OF_SHARD, SHARDS, i % LARGE_KEYS_OF_SHARD, key);
+        clerk_key_in_shard(i / LARGE_KEYS_OF_SHARD, STORM_SHARDS, i % LARGE_KEYS_OF_SHARD, key);
         clerk_put(&storm->clerks[0], key, value);
     }
     free(value);
 }
 
+static bool one_in(uint32_t count)
+{
+    return sim_between(1, count) == 1;
+}
+
+static void draw_switches(struct storm_switches *on)
+{
+    *on = (struct storm_switches){.large = one_in(4), .transfers = one_in(2), .members = one_in(2)};
+}
+
 static void begin(struct storm *storm)
 {
-    storm->large = sim_between(0, 3) == 0;
+    draw_switches(&storm->on);
     struct cluster_options options = {.controllers = 3,
                                       .groups = 3,
                                       .replicas = sim_between(0, 2) == 0 ? 5 : 3,
-                                      .shards = SHARDS,
+                                      .shards = STORM_SHARDS,
                                       .flush_log_bytes =
-                                          storm->large ? LARGE_FLUSH_BYTES : FLUSH_BYTES,
+                                          storm->on.large ? LARGE_FLUSH_BYTES : FLUSH_BYTES,
                                       .joined = true};
     sim_world()->drift_percent = DRIFT_PERCENT;
     storm->cluster = cluster_create(&options);
     storm->joined[0] = true;
     storm->history = linear_create();
-    for (uint32_t i = 0; i < CLIENTS; i++) {
+    for (uint32_t i = 0; i < STORM_CLIENTS; i++) {
         clerk_open(&storm->clerks[i], storm->cluster, storm->history);
     }
-    if (storm->large) {
+    if (storm->on.large) {
         fill_large(storm);
     }
     for (uint32_t i = 0; i < HASTY_CLIENTS; i++) {
         storm->clerks[i].timeout_ms = (uint32_t)sim_between(50, 2000);
     }
-    for (uint32_t i = 0; i < LOOPS; i++) {
+    for (uint32_t i = 0; i < STORM_LOOPS; i++) {
         struct loop_options loop = {.number = i,
                                     .key_count = KEYS,
                                     .deletes = true,
                                     .cas = true,
                                     .padding_bytes =
-                                        storm->large ? LARGE_PADDING_BYTES : PADDING_BYTES,
-                                    .padding_one_in = storm->large ? 50 : 5,
+                                        storm->on.large ? LARGE_PADDING_BYTES : PADDING_BYTES,
+                                    .padding_one_in = storm->on.large ? 50 : 5,
                                     .pause_min_ns = 0,
-                                    .pause_max_ns = (storm->large ? 100 : 10) * SIM_MS};
-        loop_start(&storm->loops[i], &storm->clerks[i % CLIENTS], &loop);
+                                    .pause_max_ns = (storm->on.large ? 100 : 10) * SIM_MS};
+        loop_start(&storm->loops[i], &storm->clerks[i % STORM_CLIENTS], &loop);
     }
+}
+
+/* Also of a plan that waits for its time. */
+static bool members_end(void *context)
+{
+    storm_members_advance(context);
+    return storm_members_are_quiet(context);
 }
 
 static void end(struct storm *storm)
 {
-    for (uint32_t i = 0; i < LOOPS; i++) {
+    for (uint32_t i = 0; i < STORM_LOOPS; i++) {
         loop_stop(&storm->loops[i]);
     }
     sim_heal();
     sim_world()->net = sim_net_reliable();
-    start_everything(storm);
-    loops_wait(storm->loops, LOOPS, CALM_NS);
+    storm_start_everything(storm);
+    loops_wait(storm->loops, STORM_LOOPS, STORM_CALM_NS);
+    bool quiet = sim_run_until(STORM_CALM_NS, members_end, storm);
+    SIM_CHECK(quiet);
     if (storm->changing) {
-        bool ended = admin_wait(&storm->change, CALM_NS);
+        bool ended = admin_wait(&storm->change, STORM_CALM_NS);
         SIM_CHECK(ended);
     }
-    cluster_wait_settled(storm->cluster, CALM_NS);
-    for (uint32_t i = 0; i < LOOPS; i++) {
+    cluster_wait_settled(storm->cluster, STORM_CALM_NS);
+    for (uint32_t i = 0; i < STORM_LOOPS; i++) {
         loop_deinit(&storm->loops[i]);
     }
-    for (uint32_t i = 0; i < CLIENTS; i++) {
+    for (uint32_t i = 0; i < STORM_CLIENTS; i++) {
         clerk_close(&storm->clerks[i]);
     }
     cluster_destroy(storm->cluster);
@@ -260,6 +205,7 @@ static void swarm(void)
     uint64_t until_ns = sim_now_ns() + STORM_NS;
     while (sim_now_ns() < until_ns) {
         sim_run(sim_between(0, 400) * SIM_MS);
+        storm_members_advance(storm);
         something_happens(storm);
     }
     end(storm);
@@ -281,7 +227,7 @@ static void reach_only(const struct clerk *clerk, const struct group *group, uin
 static void slow_clock_read(void)
 {
     struct cluster_options options = {
-        .controllers = 1, .groups = 1, .replicas = 3, .shards = SHARDS, .joined = true};
+        .controllers = 1, .groups = 1, .replicas = 3, .shards = STORM_SHARDS, .joined = true};
     struct cluster *cluster = cluster_create(&options);
     struct group *group = &cluster->groups[0];
     struct clerk there;
@@ -317,7 +263,11 @@ static void slow_clock_read(void)
 struct suite_list suite_swarm(void)
 {
     static const struct suite_test tests[] = {
-        {.name = "sim.Swarm", .run = swarm, .seeds = DEFAULT_SEEDS, .sees_everything = true},
+        {.name = "sim.Swarm",
+         .run = swarm,
+         .seeds = DEFAULT_SEEDS,
+         .searched = true,
+         .sees_everything = true},
         {.name = "sim.SlowClockRead", .run = slow_clock_read},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
