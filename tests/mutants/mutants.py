@@ -266,10 +266,13 @@ class Verdict:
 
 
 def first_complaint(output):
-    for line in output.splitlines():
-        if re.search(r"ASSERT|assert|FAILED|Error|error|FAIL|runtime|!=", line) and "[ RUN" not in line:
-            return " ".join(line.split())[:110]
-    return ""
+    """What the test said, for a person: an assertion, a comparison, or where it failed."""
+    lines = [" ".join(line.split()) for line in output.splitlines()]
+    for pattern in (r"assertion failed|^FAILED|runtime error|AddressSanitizer", r"0x.* != |!= ", r"error: Failure"):
+        for line in lines:
+            if re.search(pattern, line):
+                return line[:160]
+    return lines[-1][:160] if lines else ""
 
 
 def try_mutant(mutant, build, baselines, options):

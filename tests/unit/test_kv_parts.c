@@ -290,6 +290,30 @@ static void test_session_cache_forgets_clean_ones_and_finds_them_in_the_store(vo
     fake_store_destroy(fake);
 }
 
+/* One client has a session in each shard. There are far more of them than the cache has lists, so
+ * that some share one. */
+static void test_session_cache_keeps_a_clients_shards_apart(void **state)
+{
+    (void)state;
+    enum { SHARDS = 4096, CLIENT = 77 };
+    struct fake_store *fake = fake_store_create(NULL);
+    struct store store = fake_store_as_store(fake);
+    struct session_cache cache;
+    session_cache_init(&cache, UINT64_MAX);
+    struct session_entry *entry = NULL;
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        assert_int_equal(session_cache_get(&cache, &store, shard, CLIENT, &entry), ERR_NOT_FOUND);
+        entry = session_cache_add(&cache, shard, CLIENT);
+        session_record(&entry->session, &(struct session_result){.sequence = shard + 1});
+    }
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        assert_int_equal(session_cache_get(&cache, &store, shard, CLIENT, &entry), 0);
+        assert_int_equal(entry->session.results[0].sequence, shard + 1);
+    }
+    session_cache_deinit(&cache);
+    fake_store_destroy(fake);
+}
+
 /* ---- rows of a move ---- */
 
 static void test_move_rows_survive_packing_and_sum_in_any_order(void **state)
@@ -328,6 +352,7 @@ int main(void)
         cmocka_unit_test(test_overlay_keeps_the_last_of_each_key),
         cmocka_unit_test(test_overlay_appends_own_their_bytes),
         cmocka_unit_test(test_session_cache_forgets_clean_ones_and_finds_them_in_the_store),
+        cmocka_unit_test(test_session_cache_keeps_a_clients_shards_apart),
         cmocka_unit_test(test_move_rows_survive_packing_and_sum_in_any_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,10 @@
 #include "base/codec.h"
 #include "base/crc32c.h"
 #include "base/rng.h"
+#include "proto/messages.h"
 #include "raft/node/message_codec.h"
+#include "raft/node/outbox.h"
+#include "raft/node/replica.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -314,6 +317,60 @@ static void test_message_index_overflow_is_refused(void **state)
     buf_deinit(&bytes);
 }
 
+/* ---- frames ---- */
+
+struct terms {
+    uint64_t seen[8];
+    size_t count;
+    size_t frames;
+};
+
+static void collect_terms(void *context, uint64_t peer, struct buf *frame_bytes)
+{
+    struct terms *terms = context;
+    struct msg_frame frame;
+    assert_int_equal(msg_frame_decode(buf_view(frame_bytes), &frame), ERR_OK);
+    terms->frames++;
+    for (uint32_t i = 0; i < frame.message_count; i++) {
+        struct message_decoded decoded;
+        assert_int_equal(message_decode(frame.messages[i], NULL, 1, peer, &decoded), ERR_OK);
+        assert_true(terms->count < 8);
+        terms->seen[terms->count++] = decoded.message.term;
+        message_decoded_deinit(&decoded);
+    }
+    buf_deinit(frame_bytes);
+}
+
+/* The second message does not fit behind the first, nor the third behind the second; it would fit
+ * behind the first. */
+static void test_outbox_keeps_the_order_of_messages_over_frames(void **state)
+{
+    (void)state;
+    enum { SMALL = REPLICA_FRAME_BYTES_MAX / 4, LARGE = REPLICA_FRAME_BYTES_MAX - 64 * 1024 };
+    static const size_t sizes[] = {SMALL, LARGE, SMALL, 10};
+    uint8_t *data = mem_calloc(1, LARGE);
+    struct outbox outbox;
+    struct terms terms = {.count = 0};
+    const struct outbox_sender sender = {
+        .cluster_id = 1, .group_id = 1, .replica_id = 1, .incarnation = 1};
+    outbox_init(&outbox);
+    for (uint64_t i = 0; i < 4; i++) {
+        struct raft_entry entry = {
+            .position = {1, 1}, .kind = RAFT_ENTRY_COMMAND, .data = bytes_of(data, sizes[i])};
+        struct raft_message message = {
+            .kind = RAFT_MSG_APPEND, .to = 2, .term = i + 1, .entries = &entry, .entry_count = 1};
+        outbox_add(&outbox, &message);
+    }
+    outbox_flush(&outbox, &sender, collect_terms, &terms);
+    assert_int_equal(terms.frames, 3);
+    assert_int_equal(terms.count, 4);
+    for (size_t i = 0; i < terms.count; i++) {
+        assert_int_equal(terms.seen[i], i + 1);
+    }
+    outbox_deinit(&outbox);
+    free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +380,7 @@ int main(void)
         cmocka_unit_test(test_message_mutated_with_good_checksum_is_refused_or_sound),
         cmocka_unit_test(test_message_lying_entry_count_allocates_nothing),
         cmocka_unit_test(test_message_index_overflow_is_refused),
+        cmocka_unit_test(test_outbox_keeps_the_order_of_messages_over_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,6 +180,155 @@ static void test_snapshot_header_any_flipped_bit_is_refused(void **state)
     }
 }
 
+/* ---- whose directory --------------------------------------------------------------------- */
+
+static void test_identity_of_another_is_refused_by_name(void **state)
+{
+    (void)state;
+    struct identity identity = sample_identity();
+    char why[256];
+    assert_int_equal(identity_check(&identity, 11, 22, 33, why, sizeof(why)), ERR_OK);
+    assert_int_equal(identity_check(&identity, 12, 22, 33, why, sizeof(why)), ERR_WRONG_CLUSTER);
+    assert_non_null(strstr(why, "belongs to cluster"));
+    assert_int_equal(identity_check(&identity, 11, 23, 33, why, sizeof(why)), ERR_WRONG_REPLICA);
+    assert_non_null(strstr(why, "replica 33 of group 22"));
+    assert_int_equal(identity_check(&identity, 11, 22, 34, why, sizeof(why)), ERR_WRONG_REPLICA);
+    assert_non_null(strstr(why, "not replica 34"));
+}
+
+/* ---- staged snapshots ------------------------------------------------------------------------ */
+
+/* A state machine that only counts what it is given. */
+struct sm_snapshot_writer {
+    size_t *received;
+};
+
+static int counting_open(void *sm, const char *dir, struct sm_snapshot_writer **out)
+{
+    (void)dir;
+    *out = mem_calloc(1, sizeof(**out));
+    (*out)->received = sm;
+    *(*out)->received = 0;
+    return ERR_OK;
+}
+
+static int counting_write(struct sm_snapshot_writer *writer, struct bytes bytes)
+{
+    *writer->received += bytes.size;
+    return ERR_OK;
+}
+
+static int counting_finish(struct sm_snapshot_writer *writer)
+{
+    (void)writer;
+    return ERR_OK;
+}
+
+static void counting_close(struct sm_snapshot_writer *writer)
+{
+    free(writer);
+}
+
+static const struct state_machine_ops counting_ops = {.receive_open = counting_open,
+                                                      .receive_write = counting_write,
+                                                      .receive_finish = counting_finish,
+                                                      .receive_close = counting_close};
+
+enum { STREAM_BYTES = 100, STREAM_ID = 9 };
+
+static struct raft_snapshot sample_snapshot(void)
+{
+    struct raft_snapshot snapshot = {
+        .position = {500, 4}, .id = STREAM_ID, .size_bytes = STREAM_BYTES};
+    snapshot.membership.position = (struct raft_position){400, 3};
+    snapshot.membership.count = 1;
+    snapshot.membership.members[0].id = 6;
+    snapshot.membership.members[0].role = RAFT_VOTER;
+    snprintf(snapshot.membership.members[0].address, RAFT_ADDRESS_BYTES_MAX, "one:1");
+    return snapshot;
+}
+
+static void stream_init(uint8_t stream[STREAM_BYTES])
+{
+    memset(stream, 'x', STREAM_BYTES);
+    snapshot_header_encode(77, stream);
+}
+
+static int stage(struct snapshot_staging *staging, uint64_t id, size_t from, size_t to)
+{
+    uint8_t stream[STREAM_BYTES];
+    stream_init(stream);
+    return snapshot_staging_write(staging, id, from, bytes_of(stream + from, to - from));
+}
+
+/* What is not the next bytes of what is arriving changes nothing. */
+static void test_staging_takes_chunks_only_in_order(void **state)
+{
+    (void)state;
+    struct fake_vfs *disk = fake_vfs_create(3);
+    size_t received = 0;
+    const struct state_machine sm = {&counting_ops, &received};
+    struct snapshot_staging staging;
+    struct raft_snapshot snapshot = sample_snapshot();
+    char *path = NULL;
+    snapshot_staging_init(&staging, fake_vfs_vfs(disk), &sm, "");
+    assert_int_equal(stage(&staging, STREAM_ID, 10, 20), ERR_INVALID);
+    assert_int_equal(stage(&staging, STREAM_ID, 0, 40), ERR_OK);
+    assert_int_equal(stage(&staging, STREAM_ID, 10, 40), ERR_INVALID);     /* again */
+    assert_int_equal(stage(&staging, STREAM_ID, 50, 90), ERR_INVALID);     /* a gap */
+    assert_int_equal(stage(&staging, STREAM_ID + 1, 40, 90), ERR_INVALID); /* of another */
+    assert_int_equal(received, 40 - SNAPSHOT_HEADER_BYTES);
+    assert_int_equal(snapshot_staging_finish(&staging, &snapshot, &path), ERR_INVALID);
+    assert_int_equal(stage(&staging, STREAM_ID, 40, STREAM_BYTES), ERR_OK);
+    snapshot.id++;
+    assert_int_equal(snapshot_staging_finish(&staging, &snapshot, &path), ERR_INVALID);
+    snapshot.id--;
+    assert_int_equal(snapshot_staging_finish(&staging, &snapshot, &path), ERR_OK);
+    assert_int_equal(received, STREAM_BYTES - SNAPSHOT_HEADER_BYTES);
+    free(path);
+    snapshot_staging_deinit(&staging);
+    fake_vfs_destroy(disk);
+}
+
+static void test_staged_snapshot_survives_and_any_flipped_bit_is_refused(void **state)
+{
+    (void)state;
+    struct fake_vfs *disk = fake_vfs_create(4);
+    const struct vfs *vfs = fake_vfs_vfs(disk);
+    size_t received = 0;
+    const struct state_machine sm = {&counting_ops, &received};
+    struct snapshot_staging staging;
+    struct raft_snapshot snapshot = sample_snapshot();
+    struct snapshot_ready ready;
+    char why[512];
+    char *path = NULL;
+    snapshot_staging_init(&staging, vfs, &sm, "");
+    assert_int_equal(stage(&staging, STREAM_ID, 0, STREAM_BYTES), ERR_OK);
+    assert_int_equal(snapshot_staging_finish(&staging, &snapshot, &path), ERR_OK);
+    snapshot_staging_deinit(&staging);
+    fake_vfs_crash_as(disk, FAKE_CRASH_LOSE, NULL);
+    assert_int_equal(snapshot_store_open(vfs, "", &ready, why, sizeof(why)), ERR_OK);
+    assert_string_equal(ready.path, path);
+    assert_int_equal(ready.log_time_ms, 77);
+    assert_true(raft_position_equal(ready.snapshot.position, snapshot.position));
+    assert_true(
+        raft_position_equal(ready.snapshot.membership.position, snapshot.membership.position));
+    assert_int_equal(ready.snapshot.membership.members[0].id, 6);
+    assert_int_equal(ready.snapshot.size_bytes, STREAM_BYTES);
+    char meta[VFS_PATH_BYTES_MAX];
+    uint64_t size = 0;
+    assert_int_equal(vfs_path(meta, path, "meta"), ERR_OK);
+    assert_true(fake_vfs_file_size(disk, meta, &size));
+    for (uint64_t bit = 0; bit < size * 8; bit++) {
+        assert_true(fake_vfs_flip_bit(disk, meta, bit));
+        assert_int_equal(snapshot_store_open(vfs, "", &ready, why, sizeof(why)), ERR_CORRUPT);
+        assert_non_null(strstr(why, "is not readable"));
+        assert_true(fake_vfs_flip_bit(disk, meta, bit));
+    }
+    free(path);
+    fake_vfs_destroy(disk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +338,9 @@ int main(void)
         cmocka_unit_test(test_identity_any_flipped_bit_is_corrupt),
         cmocka_unit_test(test_identity_peers_are_bounded_and_forgotten_with_membership),
         cmocka_unit_test(test_snapshot_header_any_flipped_bit_is_refused),
+        cmocka_unit_test(test_identity_of_another_is_refused_by_name),
+        cmocka_unit_test(test_staging_takes_chunks_only_in_order),
+        cmocka_unit_test(test_staged_snapshot_survives_and_any_flipped_bit_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

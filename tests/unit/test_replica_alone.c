@@ -154,7 +154,8 @@ static void alone_hear(struct alone *alone, uint64_t peer, const struct raft_mes
 static void alone_meet_peers(struct alone *alone)
 {
     for (uint64_t peer = 2; peer <= 3; peer++) {
-        alone_hear(alone, peer, &(struct raft_message){.kind = RAFT_MSG_HEARTBEAT_REPLY, .term = 1});
+        alone_hear(alone, peer,
+                   &(struct raft_message){.kind = RAFT_MSG_HEARTBEAT_REPLY, .term = 1});
         alone_settle(alone);
     }
 }
@@ -174,14 +175,13 @@ static void alone_lead(struct alone *alone)
         assert_true(i < 1000);
         struct raft_status status = alone_status(alone).raft;
         if (status.state == RAFT_PRE_CANDIDATE) {
-            alone_hear(alone, 2,
-                       &(struct raft_message){.kind = RAFT_MSG_PREVOTE_REPLY,
-                                              .term = status.term + 1});
-            alone_settle(alone);
-        } else if (status.state == RAFT_CANDIDATE) {
             alone_hear(
                 alone, 2,
-                &(struct raft_message){.kind = RAFT_MSG_VOTE_REPLY, .term = status.term});
+                &(struct raft_message){.kind = RAFT_MSG_PREVOTE_REPLY, .term = status.term + 1});
+            alone_settle(alone);
+        } else if (status.state == RAFT_CANDIDATE) {
+            alone_hear(alone, 2,
+                       &(struct raft_message){.kind = RAFT_MSG_VOTE_REPLY, .term = status.term});
             alone_settle(alone);
         } else {
             alone_tick(alone);
@@ -189,9 +189,8 @@ static void alone_lead(struct alone *alone)
     }
     struct raft_status status = alone_status(alone).raft;
     alone_hear(alone, 2,
-               &(struct raft_message){.kind = RAFT_MSG_APPEND_REPLY,
-                                      .term = status.term,
-                                      .position = status.last});
+               &(struct raft_message){
+                   .kind = RAFT_MSG_APPEND_REPLY, .term = status.term, .position = status.last});
     alone_settle(alone);
     assert_int_equal(replica_role(alone->replica), NODE_LEADER);
 }

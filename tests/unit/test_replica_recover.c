@@ -137,6 +137,26 @@ static void test_recover_log_behind_the_state_machine_is_refused(void **state)
     harness_destroy(harness);
 }
 
+/* A store that says it applied another term's entry than the log has at that index. */
+static void test_recover_state_machine_of_another_history_is_refused(void **state)
+{
+    (void)state;
+    struct harness *harness = group(10, 1);
+    harness_start_all(harness);
+    assert_true(kv_put_many(harness, "k", 5, 10, LIMIT_NS));
+    uint64_t last = harness_applied(harness, 0);
+    harness_crash(harness, 0, FAKE_CRASH_KEEP);
+    const struct vfs *vfs = fake_vfs_vfs(harness_disk(harness, 0));
+    struct state_machine sm;
+    assert_int_equal(kv_machine_open(vfs, "replica", &sm), ERR_OK);
+    assert_true(sm.ops->applied(sm.sm).index < last);
+    assert_int_equal(sm.ops->apply(sm.sm, &(struct sm_batch){.last = {last, 9}}), ERR_OK);
+    assert_int_equal(sm.ops->flush(sm.sm), ERR_OK);
+    kv_machine_close(&sm);
+    assert_start_fails(harness, 0, ERR_CORRUPT, "of term 9 in the state machine", "under a new id");
+    harness_destroy(harness);
+}
+
 /* ---- log time -------------------------------------------------------------------------------- */
 
 static uint64_t time_of_a_put(struct harness *harness)
@@ -246,6 +266,8 @@ static void test_log_time_travels_with_a_snapshot(void **state)
     harness_change_member(harness, (uint32_t)leader, RAFT_ADD_VOTER, 4, ignore_change, NULL);
     harness_run_for(harness, 2 * SIM_S);
     assert_true(harness_counters(harness)->restores > 0);
+    harness_crash(harness, 3, FAKE_CRASH_LOSE);
+    assert_int_equal(harness_start(harness, 3), ERR_OK);
     /* It leads, and no command has told it the time. */
     for (int i = 0; i < 20 && harness_wait_leader(harness, LIMIT_NS) != 3; i++) {
         leader = harness_leader(harness);
@@ -299,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_recover_damaged_identity_is_refused),
         cmocka_unit_test(test_recover_state_machine_behind_the_log_is_refused),
         cmocka_unit_test(test_recover_log_behind_the_state_machine_is_refused),
+        cmocka_unit_test(test_recover_state_machine_of_another_history_is_refused),
         cmocka_unit_test(test_log_time_keeps_the_pace_of_the_clock),
         cmocka_unit_test(test_log_time_goes_on_over_a_change_of_leader),
         cmocka_unit_test(test_log_time_survives_the_log_that_carried_it),

@@ -179,6 +179,42 @@ static void test_snapshot_receiver_disk_full_stops_and_recovers(void **state)
     harness_destroy(harness);
 }
 
+static void ignore_change(void *context, int error)
+{
+    (void)context;
+    (void)error;
+}
+
+/* A change of members is in the leader's log, after the snapshot's position, and is rolled back:
+ * the receiver of the snapshot must not have heard of it. */
+static void test_snapshot_carries_the_members_at_its_position(void **state)
+{
+    (void)state;
+    uint32_t away;
+    struct harness *harness = group_with_one_behind(45, &away);
+    uint32_t leader = (uint32_t)harness_leader(harness);
+    uint32_t other = 3 - leader - away;
+    /* It takes a while to be made: until then the change is there. */
+    harness_set_latency(harness, leader, REPLICA_BACKGROUND,
+                        (struct harness_latency){100 * SIM_MS, 100 * SIM_MS});
+    assert_int_equal(harness_start(harness, away), ERR_OK);
+    harness_run_for(harness, 60 * SIM_MS);
+    harness_crash(harness, other, FAKE_CRASH_KEEP);
+    harness_change_member(harness, leader, RAFT_REMOVE, other + 1, ignore_change, NULL);
+    assert_true(harness_run_until(harness, has_restored, NULL, LIMIT_NS));
+    struct node_status status;
+    replica_status(harness_replica(harness, leader), &status);
+    assert_int_equal(status.raft.membership.count, 2);
+    assert_true(status.raft.commit < status.raft.membership.position.index);
+    harness_crash(harness, leader, FAKE_CRASH_KEEP);
+    assert_int_equal(harness_start(harness, other), ERR_OK);
+    assert_true(kv_put(harness, "after", "a", LIMIT_NS));
+    harness_run_for(harness, SIM_S);
+    replica_status(harness_replica(harness, away), &status);
+    assert_int_equal(status.raft.membership.count, 3);
+    harness_destroy(harness);
+}
+
 static void count_name(void *context, const char *name)
 {
     (void)name;
@@ -256,6 +292,7 @@ int main(void)
         cmocka_unit_test(test_snapshot_garbled_on_arrival_is_asked_for_anew),
         cmocka_unit_test(test_snapshot_receiver_disk_full_stops_and_recovers),
         cmocka_unit_test(test_snapshot_sender_disk_full_leaves_nothing_and_tries_again),
+        cmocka_unit_test(test_snapshot_carries_the_members_at_its_position),
         cmocka_unit_test(test_snapshot_while_writes_go_on_catches_up),
         cmocka_unit_test(test_snapshot_leaves_no_files_behind),
     };

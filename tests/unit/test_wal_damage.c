@@ -389,6 +389,44 @@ static void test_older_base_is_refused(void **state)
 
 /* ---- writes that lie ---- */
 
+/* The disk says OK to the group with a vote and to the mark behind it, and keeps neither. The base,
+ * written after them, knows of the vote: a log without it must not vote again. */
+static void test_lost_vote_that_the_base_knows_of_is_refused(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 3; i++) {
+        struct written written = written_create();
+        written_fill(&written, 2, 2, true);
+        struct wal_recovery recovery;
+        struct wal *wal = written_open(&written, &recovery);
+        struct raft_hard_state vote = {.term = 5};
+        struct wal_append append = {.hard_state = &vote};
+        assert_int_equal(wal_write(wal, &append), ERR_OK);
+        assert_int_equal(wal_sync(wal), ERR_OK);
+        struct buf before;
+        buf_init(&before);
+        assert_true(fake_vfs_file_bytes(written.fake, FIRST_SEGMENT, &before));
+        /* A term, a vote in a term that the log knows, and a commit hint: that one is no promise.
+         */
+        static const struct raft_hard_state lost[] = {
+            {.term = 6}, {.term = 5, .voted_for = 2}, {.term = 5, .commit = 1}};
+        vote = lost[i];
+        assert_int_equal(wal_write(wal, &append), ERR_OK);
+        assert_int_equal(wal_sync(wal), ERR_OK);
+        struct raft_membership membership = wal_test_membership(3);
+        assert_int_equal(wal_compact(wal, (struct raft_position){1, 1}, &membership), ERR_OK);
+        damaged_close(wal, &recovery);
+        assert_true(fake_vfs_poke(written.fake, FIRST_SEGMENT, 0, buf_view(&before)));
+        int expected = i == 2 ? ERR_OK : ERR_CORRUPT;
+        assert_int_equal(damaged_open(written.fake, "", &wal, &recovery), expected);
+        if (expected == ERR_OK) {
+            damaged_close(wal, &recovery);
+        }
+        buf_deinit(&before);
+        written_destroy(&written);
+    }
+}
+
 static void test_lost_write_before_synced_ones_is_refused(void **state)
 {
     (void)state;
@@ -621,6 +659,7 @@ int main(void)
         cmocka_unit_test(test_missing_file_is_refused),
         cmocka_unit_test(test_segment_that_does_not_follow_is_refused),
         cmocka_unit_test(test_older_base_is_refused),
+        cmocka_unit_test(test_lost_vote_that_the_base_knows_of_is_refused),
         cmocka_unit_test(test_lost_write_before_synced_ones_is_refused),
         cmocka_unit_test(test_misdirected_group_is_not_taken),
         cmocka_unit_test(test_cut_group_does_not_follow_a_new_one),
