@@ -114,6 +114,15 @@ struct process *cluster_leader(struct cluster *cluster, uint64_t group, double s
 /* Waits until every group of the newest config has reached it and no shard is moving. */
 bool cluster_wait_settled(struct cluster *cluster, double seconds);
 
+struct msg_status_response;
+/* What the process says of itself, within a second. Into a zeroed *out; deinit it on true. */
+bool process_status(struct cluster *cluster, const struct process *process, bool with_hash,
+                    struct msg_status_response *out);
+/* One unary call to this process, past proxies and routing. takes `request`'s memory on OK.
+ * 0 or an enum err. */
+int process_call(struct cluster *cluster, const struct process *process, const char *method,
+                 struct buf *request, double seconds, struct buf *reply);
+
 /* Runs a program with its standard output appended to `out` (NULL: let through to ours). Its exit
  * code; -1 when it ended otherwise or had to be killed after `seconds`. Any thread. */
 int program_run(char *const argv[], double seconds, struct buf *out);

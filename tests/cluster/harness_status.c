@@ -10,10 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define ASK_NS (1000 * NS_PER_MS)
+#define ASK_SECONDS 1.0
 
-static int ask(struct cluster *cluster, const struct process *process, const char *method,
-               struct buf *request, struct buf *reply)
+int process_call(struct cluster *cluster, const struct process *process, const char *method,
+                 struct buf *request, double seconds, struct buf *reply)
 {
     if (cluster->rpc == NULL) {
         struct rpc_options options = rpc_options_default();
@@ -24,16 +24,16 @@ static int ask(struct cluster *cluster, const struct process *process, const cha
     struct rpc_channel *channel = NULL;
     int error = rpc_channel_create(cluster->rpc, address, &channel);
     if (error == 0) {
-        error = rpc_call_wait(channel, method, request, clock_now_ns(clock_system()) + ASK_NS,
-                              reply, NULL, 0);
+        uint64_t deadline_ns =
+            clock_now_ns(clock_system()) + (uint64_t)(seconds * (double)NS_PER_S);
+        error = rpc_call_wait(channel, method, request, deadline_ns, reply, NULL, 0);
         rpc_channel_destroy(channel);
     }
     return error;
 }
 
-/* Into a zeroed *out; deinit it on true. */
-static bool ask_status(struct cluster *cluster, const struct process *process, bool with_hash,
-                       struct msg_status_response *out)
+bool process_status(struct cluster *cluster, const struct process *process, bool with_hash,
+                    struct msg_status_response *out)
 {
     if (process->pid == 0) {
         return false;
@@ -43,8 +43,9 @@ static bool ask_status(struct cluster *cluster, const struct process *process, b
     buf_init(&request);
     buf_init(&reply);
     msg_status_request_encode(&message, &request);
-    bool good = ask(cluster, process, METHOD_ADMIN_STATUS, &request, &reply) == 0 &&
-                msg_status_response_decode(buf_view(&reply), out) == 0;
+    bool good =
+        process_call(cluster, process, METHOD_ADMIN_STATUS, &request, ASK_SECONDS, &reply) == 0 &&
+        msg_status_response_decode(buf_view(&reply), out) == 0;
     buf_deinit(&request);
     buf_deinit(&reply);
     if (good && out->header.error != 0) {
@@ -63,7 +64,7 @@ static struct process *find_leader(struct cluster *cluster, uint64_t group,
     struct msg_status_response *status = mem_calloc(1, sizeof *status);
     for (uint32_t i = 0; i < cluster->process_count; i++) {
         struct process *process = &cluster->processes[i];
-        if (process->group != group || !ask_status(cluster, process, false, status)) {
+        if (process->group != group || !process_status(cluster, process, false, status)) {
             continue;
         }
         if (strcmp(status->role, "leader") == 0 && (leader == NULL || status->term > out->term)) {
@@ -118,7 +119,8 @@ static struct config *newest_config(struct cluster *cluster)
     buf_init(&reply);
     msg_query_request_encode(&message, &request);
     struct config *config = NULL;
-    if (ask(cluster, leader, METHOD_CONTROLLER_QUERY, &request, &reply) == 0 &&
+    if (process_call(cluster, leader, METHOD_CONTROLLER_QUERY, &request, ASK_SECONDS, &reply) ==
+            0 &&
         msg_query_response_decode(buf_view(&reply), response) == 0) {
         config = response->config != NULL ? config_clone(response->config) : NULL;
         msg_query_response_deinit(response);
@@ -184,7 +186,7 @@ static bool replicas_are_equal(void *context)
         if (process->group != wanted->group || process->pid == 0) {
             continue;
         }
-        equal = ask_status(wanted->cluster, process, true, status);
+        equal = process_status(wanted->cluster, process, true, status);
         if (!equal) {
             break;
         }

@@ -1,6 +1,8 @@
 /* See fault_test.h. */
 #include "fault/fault_test.h"
 
+#include "cluster/harness_net.h"
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,6 +98,52 @@ void fault_begin(struct fault *fault, const char *name, uint64_t groups)
     fault_load(fault);
 }
 
+void fault_begin_in_net(struct fault *fault, const char *name, uint64_t groups,
+                        const uint32_t *replicas)
+{
+    char why[128];
+    if (!net_is_possible(why, sizeof why)) {
+        fault_skip("%s", why);
+    }
+    fault_prepare(fault, name);
+    cluster_prepare_with(&fault->cluster, name, FAULT_SHARDS,
+                         &(struct cluster_network){.own = true});
+    fault->cluster.keep = true;
+    cluster_start_group(&fault->cluster, 0);
+    for (uint64_t group = 1; group <= groups; group++) {
+        cluster_add_group_of(&fault->cluster, group, replicas[group - 1]);
+        cluster_start_group(&fault->cluster, group);
+        fault_join(fault, group);
+    }
+    fault_load(fault);
+}
+
+void fault_expect_alive(struct fault *fault)
+{
+    for (uint32_t i = 0; i < fault->cluster.process_count; i++) {
+        struct process *process = &fault->cluster.processes[i];
+        if (process->pid != 0 && !process_is_running(process)) {
+            FAIL("replica %u of group %llu has ended by itself, status 0x%x", process->id,
+                 (unsigned long long)process->group, (unsigned)process->status);
+        }
+    }
+}
+
+void fault_heal(struct fault *fault)
+{
+    if (fault->cluster.net != NULL) {
+        net_heal(fault->cluster.net);
+        net_apply(fault->cluster.net);
+    }
+    fault_expect_alive(fault);
+    for (uint32_t i = 0; i < fault->cluster.process_count; i++) {
+        if (fault->cluster.processes[i].pid != 0) {
+            process_signal(&fault->cluster.processes[i], SIGCONT); /* harmless to the others */
+        }
+    }
+    fault_start_all(fault);
+}
+
 static bool time_has_come(void *context)
 {
     return now_seconds() >= *(double *)context;
@@ -188,7 +236,7 @@ void fault_move_any(struct fault *fault)
 
 void fault_end(struct fault *fault)
 {
-    fault_start_all(fault);
+    fault_heal(fault);
     CHECK_EQ(
         cluster_ctl(&fault->cluster, 60, NULL, "put", "--timeout", "30s", "last", "write", NULL),
         0);
@@ -204,11 +252,11 @@ void fault_end(struct fault *fault)
             FAIL("the replicas of group %llu do not become equal", (unsigned long long)group);
         }
     }
-    printf("%u rounds, %llu done (%llu reads), %llu not done, %llu unknown, %u moves, %u kills; "
-           "linearizable, replicas equal\n",
+    printf("%u rounds, %llu done (%llu reads), %llu not done, %llu unknown, %u moves, %u kills, "
+           "%u cuts, %u pauses, %u changes; linearizable, replicas equal\n",
            fault->rounds, (unsigned long long)report.done, (unsigned long long)report.reads,
            (unsigned long long)report.not_done, (unsigned long long)report.unknown, fault->moves,
-           fault->kills);
+           fault->kills, fault->cuts, fault->pauses, fault->changes);
     CHECK_CMP(fault->rounds, >, 0);
     fault->cluster.keep = false;
     cluster_destroy(&fault->cluster);

@@ -38,6 +38,7 @@ enum {
 /* The themes' tests; each array ends with {NULL, NULL}. */
 extern const struct suite_test fault_kill_tests[];  /* J1, J2, J15 */
 extern const struct suite_test fault_moves_tests[]; /* J6, J7, J8 */
+extern const struct suite_test fault_net_tests[];   /* J3, J4, J5 */
 
 struct fault {
     struct cluster cluster;
@@ -48,7 +49,8 @@ struct fault {
     double until;
     double round_from;
     uint32_t rounds;
-    uint32_t moves, kills; /* counted for the summary of long runs */
+    /* Counted for the summary of long runs. */
+    uint32_t moves, kills, cuts, pauses, changes;
 };
 
 /* Ends the program as skipped. Call it before fault_begin. */
@@ -56,6 +58,15 @@ _Noreturn void fault_skip(const char *format, ...) __attribute__((format(printf,
 
 /* Controllers, groups 1..groups of three, all joined, and a recorder's clients on them. */
 void fault_begin(struct fault *fault, const char *name, uint64_t groups);
+
+/* The same with each process in a network namespace of its own (cluster.net) and groups of
+ * `replicas`; skips the test where that is not possible. */
+void fault_begin_in_net(struct fault *fault, const char *name, uint64_t groups,
+                        const uint32_t *replicas);
+/* The network is whole again, nobody is paused, everybody runs. */
+void fault_heal(struct fault *fault);
+/* Fails the program when a process that should run has ended by itself. */
+void fault_expect_alive(struct fault *fault);
 
 /* The same in steps, for tests that change something in between: fault_prepare draws the seed and
  * clears the struct, then the test creates the cluster and its groups (cluster_create,
@@ -70,8 +81,7 @@ void fault_load(struct fault *fault);
 bool fault_goes_on(struct fault *fault);
 
 /* Everything is started again, a last write succeeds, all moves settle, the history is
- * linearizable, all replicas of each group are equal; the directory is removed. Network faults are
- * the test's to heal before. */
+ * linearizable, all replicas of each group are equal; the directory is removed. */
 void fault_end(struct fault *fault);
 
 /* The cluster serves: so many more commands are done within `seconds`. */
