@@ -85,6 +85,9 @@ static void test_s36_delayed_timeout_now_of_an_old_term_does_nothing(void **stat
     assert_int_equal(pump_status(pump, 3).term, 2);
     struct raft_message late = pump_message(RAFT_MSG_TIMEOUT_NOW, 1, 2, 1);
     pump_step(pump, &late);
+    /* And one of whoever leads now, from an earlier time when it led. */
+    late = pump_message(RAFT_MSG_TIMEOUT_NOW, 3, 2, 1);
+    pump_step(pump, &late);
     pump_settle(pump);
     assert_int_equal(pump_status(pump, 2).state, RAFT_FOLLOWER);
     assert_int_equal(pump_status(pump, 3).state, RAFT_LEADER);
