@@ -58,7 +58,7 @@ static int row_get(struct kv_machine *machine, uint32_t shard, struct bytes key,
 
 static void row_release(struct kv_machine *machine, struct row_view *row)
 {
-    machine->store.ops->value_release(&row->pinned);
+    machine->store.ops->value_release(machine->store.store, &row->pinned);
 }
 
 static uint64_t next_version(struct kv_machine *machine, uint32_t shard)

@@ -47,7 +47,7 @@ static int load_applied(struct kv_machine *machine)
         machine->partial_index = get_u64(&reader);
         machine->partial_count = get_u32(&reader);
         error = reader_done(&reader) ? 0 : ERR_CORRUPT;
-        machine->store.ops->value_release(&value);
+        machine->store.ops->value_release(machine->store.store, &value);
     } else if (error == ERR_NOT_FOUND) {
         error = 0;
     }
@@ -351,7 +351,7 @@ static int load_serves_from(struct kv_machine *machine)
     }
     bool whole = value.bytes.size == sizeof machine->serves_from;
     machine->serves_from = whole ? load_u64(value.bytes.data) : 0;
-    machine->store.ops->value_release(&value);
+    machine->store.ops->value_release(machine->store.store, &value);
     return whole ? 0 : ERR_CORRUPT;
 }
 
@@ -367,7 +367,7 @@ static int load_config(struct kv_machine *machine)
     }
     struct config *config = NULL;
     error = config_decode(value.bytes, &config);
-    machine->store.ops->value_release(&value);
+    machine->store.ops->value_release(machine->store.store, &value);
     if (error != 0) {
         return ERR_CORRUPT;
     }

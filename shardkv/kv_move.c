@@ -76,7 +76,7 @@ static int cursor_load_record(struct row_cursor *cursor)
     }
     if (error == 0) {
         error = shard_record_decode(value.bytes, &cursor->record);
-        machine->store.ops->value_release(&value);
+        machine->store.ops->value_release(machine->store.store, &value);
     }
     return error;
 }

@@ -4,6 +4,7 @@
 #include "shardkv/move_service.h"
 #include "shardkv/mover_runtime.h"
 #include "shardkv/service.h"
+#include "shardkv/write_buffer.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -16,7 +17,8 @@ struct program {
     const char *controllers;
     struct store_rocksdb_options store_options;
 
-    struct store store;
+    struct store tables; /* on disk */
+    struct store store;  /* what is newest in memory, over `tables` */
     struct kv_machine *machine;
     struct worker *worker;
     struct mover_runtime *mover;
@@ -32,7 +34,13 @@ static enum server_exit open_machine(struct program *program)
     char why[WHY_BYTES] = "";
     int error = vfs_path(path, program->server.settings.data, "state");
     if (error == 0) {
-        error = store_rocksdb_open(path, &program->store_options, &program->store, why, sizeof why);
+        error =
+            store_rocksdb_open(path, &program->store_options, &program->tables, why, sizeof why);
+    }
+    if (error == 0) {
+        struct write_buffer_options options = {.table_bytes_max =
+                                                   program->store_options.memtable_bytes};
+        error = write_buffer_open(&program->tables, &options, &program->store);
     }
     if (error == 0) {
         struct kv_machine_options options = {
@@ -138,7 +146,8 @@ static void close_all(struct program *program)
         node_destroy(program->node);
     }
     kv_machine_destroy(program->machine);
-    store_rocksdb_close(&program->store);
+    write_buffer_close(&program->store);
+    store_rocksdb_close(&program->tables);
     server_main_close(&program->server);
 }
 

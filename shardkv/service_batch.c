@@ -196,14 +196,16 @@ static void write_done(void *context, int error, struct raft_position position, 
     call_finish(context, error, result);
 }
 
-/* A small question may have a large answer, so a client that asks and does not read is told BUSY.
- */
+/* A small question may have a large answer, so a client that asks and does not read is told BUSY;
+ * and what was asked over a stream that has ended is not looked up, so that others need not wait
+ * for it. */
 static int check_answers_read(struct batch_stream *stream)
 {
     pthread_mutex_lock(&stream->mutex);
     size_t bytes = stream->waiting_bytes;
+    bool closed = stream->closed;
     pthread_mutex_unlock(&stream->mutex);
-    return bytes < STREAM_BYTES_MAX ? 0 : ERR_BUSY;
+    return closed ? ERR_CANCELED : bytes < STREAM_BYTES_MAX ? 0 : ERR_BUSY;
 }
 
 /* Apply thread. */

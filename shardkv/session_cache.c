@@ -121,7 +121,7 @@ int session_cache_get(struct session_cache *cache, const struct store *store, ui
     }
     entry = insert(cache, shard, client_id);
     error = session_decode(value.bytes, &entry->session);
-    store->ops->value_release(&value);
+    store->ops->value_release(store->store, &value);
     if (error != 0) {
         forget(cache, entry);
         return ERR_CORRUPT;

@@ -15,6 +15,13 @@ struct store_view;     /* a consistent read-only view of one moment */
 struct store_value { /* pinned: no copy */
     struct bytes bytes;
     void *owner;
+    void *table; /* of a write buffer, when one answered */
+};
+
+struct store_row {
+    struct bytes key;
+    struct bytes value; /* empty when deleted */
+    bool deleted;
 };
 
 struct store_ops {
@@ -25,11 +32,13 @@ struct store_ops {
     /* All or nothing; visible at once, durable after flush. An error is final. One writer at a
      * time. */
     int (*write)(void *store, struct store_batch *batch);
+    /* The same for many rows at once, by strictly ascending keys. */
+    int (*write_rows)(void *store, const struct store_row *const *rows, size_t count);
 
     /* ERR_NOT_FOUND; a value found is pinned until value_release. view NULL: as of now. */
     int (*get)(void *store, const struct store_view *view, struct bytes key,
                struct store_value *out);
-    void (*value_release)(struct store_value *value);
+    void (*value_release)(void *store, struct store_value *value);
 
     struct store_view *(*view_open)(void *store);
     void (*view_close)(void *store, struct store_view *view);

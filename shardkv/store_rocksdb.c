@@ -7,6 +7,8 @@
  * Threads: one writer; reads, views, flush and checkpoint from any thread. replace() and close need
  * that nobody else is inside: the owner's gate sees to that (kv_snapshot.c).
  *
+ * `dir`.ingest is the table that write_rows is making.
+ *
  * replace(), and what open makes of a crash in it:
  *     dir is old, staged is whole          1. rename dir -> dir.old, sync parent
  *     no dir, dir.old is old               open: rename back; the owner calls replace again
@@ -38,6 +40,10 @@ enum {
     CACHE_SHARD_BITS = 2,
     SCAN_READAHEAD_BYTES = 256 * 1024,
     BATCH_BYTES_KEPT_MAX = 1024 * 1024,
+    INGEST_ROWS_MIN = 4096, /* fewer are not worth a table of their own */
+    INGEST_BYTES_MIN = 1024 * 1024,
+    INGEST_LEVEL0_MAX = 12, /* with more tables waiting to be merged, rows go through a memtable:
+                               there RocksDB slows the writer down */
 };
 #define MEMTABLE_BYTES_DEFAULT    (16ull * 1024 * 1024)
 #define BLOCK_CACHE_BYTES_DEFAULT (8ull * 1024 * 1024)
@@ -45,12 +51,15 @@ enum {
 struct store_rocksdb {
     char path[VFS_PATH_BYTES_MAX];
     char old_path[VFS_PATH_BYTES_MAX];
+    char ingest_path[VFS_PATH_BYTES_MAX];
     rocksdb_t *db;
     rocksdb_options_t *options;
     rocksdb_cache_t *cache;
     rocksdb_readoptions_t *read;
     rocksdb_writeoptions_t *write;
     rocksdb_flushoptions_t *flush;
+    rocksdb_envoptions_t *ingest_env;
+    rocksdb_ingestexternalfileoptions_t *ingest;
 };
 
 struct store_batch {
@@ -83,6 +92,12 @@ static int failed(const struct store_rocksdb *db, const char *action, char *mess
               err_name(error), db->path, message);
     rocksdb_free(message);
     return error;
+}
+
+static uint64_t property(struct store_rocksdb *db, const char *name)
+{
+    uint64_t value = 0;
+    return rocksdb_property_int(db->db, name, &value) == 0 ? value : 0;
 }
 
 /* ---- batches and reads
@@ -136,6 +151,57 @@ static int db_write(void *store, struct store_batch *batch)
     return 0;
 }
 
+/* A table beside the store, made and synced whole, then taken in by one edit of the manifest. */
+static int ingest_rows(struct store_rocksdb *db, const struct store_row *const *rows, size_t count)
+{
+    char *message = NULL;
+    rocksdb_sstfilewriter_t *writer = rocksdb_sstfilewriter_create(db->ingest_env, db->options);
+    rocksdb_sstfilewriter_open(writer, db->ingest_path, &message);
+    for (size_t i = 0; message == NULL && i < count; i++) {
+        const struct store_row *row = rows[i];
+        const char *key = (const char *)row->key.data;
+        if (row->deleted) {
+            rocksdb_sstfilewriter_delete(writer, key, row->key.size, &message);
+        } else {
+            rocksdb_sstfilewriter_put(writer, key, row->key.size, (const char *)row->value.data,
+                                      row->value.size, &message);
+        }
+    }
+    if (message == NULL) {
+        rocksdb_sstfilewriter_finish(writer, &message);
+    }
+    rocksdb_sstfilewriter_destroy(writer);
+    if (message == NULL) {
+        const char *const files[] = {db->ingest_path};
+        rocksdb_ingest_external_file(db->db, files, 1, db->ingest, &message);
+    }
+    return failed(db, "ingest", message);
+}
+
+static int db_write_rows(void *store, const struct store_row *const *rows, size_t count)
+{
+    struct store_rocksdb *db = store;
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) {
+        bytes += rows[i]->key.size + rows[i]->value.size;
+    }
+    if ((count >= INGEST_ROWS_MIN || bytes >= INGEST_BYTES_MIN) &&
+        property(db, "rocksdb.num-files-at-level0") <= INGEST_LEVEL0_MAX) {
+        return ingest_rows(db, rows, count);
+    }
+    struct store_batch *batch = batch_create(db);
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i]->deleted) {
+            batch_delete(batch, rows[i]->key);
+        } else {
+            batch_put(batch, rows[i]->key, rows[i]->value);
+        }
+    }
+    int error = db_write(db, batch);
+    batch_destroy(batch);
+    return error;
+}
+
 static int db_get(void *store, const struct store_view *view, struct bytes key,
                   struct store_value *out)
 {
@@ -156,8 +222,9 @@ static int db_get(void *store, const struct store_view *view, struct bytes key,
     return 0;
 }
 
-static void value_release(struct store_value *value)
+static void value_release(void *store, struct store_value *value)
 {
+    (void)store;
     if (value->owner != NULL) {
         rocksdb_pinnableslice_destroy(value->owner);
         *value = (struct store_value){0};
@@ -358,12 +425,6 @@ static void reclaim(void *store, struct bytes from, struct bytes to)
                  message); /* only a hint: what is wrong with the disk shows at the next write */
 }
 
-static uint64_t property(struct store_rocksdb *db, const char *name)
-{
-    uint64_t value = 0;
-    return rocksdb_property_int(db->db, name, &value) == 0 ? value : 0;
-}
-
 static uint64_t memory_bytes(void *store)
 {
     struct store_rocksdb *db = store;
@@ -377,6 +438,7 @@ static const struct store_ops rocksdb_ops = {
     .batch_put = batch_put,
     .batch_delete = batch_delete,
     .write = db_write,
+    .write_rows = db_write_rows,
     .get = db_get,
     .value_release = value_release,
     .view_open = view_open,
@@ -467,9 +529,11 @@ int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *opti
     struct store_rocksdb *db = mem_calloc(1, sizeof *db);
     int written = snprintf(db->path, sizeof db->path, "%s", dir);
     int old_written = snprintf(db->old_path, sizeof db->old_path, "%s.old", dir);
-    if (written < 0 || old_written < 0 || (size_t)old_written >= sizeof db->old_path) {
+    int ingest_written = snprintf(db->ingest_path, sizeof db->ingest_path, "%s.ingest", dir);
+    if (written < 0 || old_written < 0 || ingest_written < 0 ||
+        (size_t)ingest_written >= sizeof db->ingest_path) {
         snprintf(why, why_size, "the path of the store is longer than %d bytes",
-                 VFS_PATH_BYTES_MAX - 5);
+                 VFS_PATH_BYTES_MAX - 8);
         free(db);
         return ERR_TOO_LARGE;
     }
@@ -491,11 +555,16 @@ int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *opti
     rocksdb_writeoptions_set_memtable_insert_hint_per_batch(db->write, 1);
     db->flush = rocksdb_flushoptions_create();
     rocksdb_flushoptions_set_wait(db->flush, 1);
+    db->ingest_env = rocksdb_envoptions_create();
+    db->ingest = rocksdb_ingestexternalfileoptions_create();
+    rocksdb_ingestexternalfileoptions_set_move_files(db->ingest, 1);
     *out = (struct store){.ops = &rocksdb_ops, .store = db};
 
     int error = finish_replace(db);
+    /* What a crash left of a table that was not taken in, or a second name of one that was. */
+    error = error != 0 ? error : vfs_system()->remove_tree(vfs_system()->context, db->ingest_path);
     if (error != 0) {
-        snprintf(why, why_size, "%s: cannot finish a replacement that a crash broke off: %s", dir,
+        snprintf(why, why_size, "%s: cannot clear away what a crash broke off: %s", dir,
                  err_text(error));
     } else {
         error = open_db(db, why, why_size);
@@ -522,6 +591,8 @@ void store_rocksdb_close(struct store *store)
     if (db->db != NULL) {
         rocksdb_close(db->db);
     }
+    rocksdb_ingestexternalfileoptions_destroy(db->ingest);
+    rocksdb_envoptions_destroy(db->ingest_env);
     rocksdb_flushoptions_destroy(db->flush);
     rocksdb_writeoptions_destroy(db->write);
     rocksdb_readoptions_destroy(db->read);

@@ -234,6 +234,21 @@ static int fake_write(void *store, struct store_batch *batch)
     return 0;
 }
 
+static int fake_write_rows(void *store, const struct store_row *const *rows, size_t count)
+{
+    struct store_batch *batch = batch_create(store);
+    for (size_t i = 0; i < count; i++) {
+        if (rows[i]->deleted) {
+            batch_delete(batch, rows[i]->key);
+        } else {
+            batch_put(batch, rows[i]->key, rows[i]->value);
+        }
+    }
+    int error = fake_write(store, batch);
+    batch_destroy(batch);
+    return error;
+}
+
 static void written_clear(struct fake_store *fake)
 {
     for (size_t i = 0; i < fake->written_count; i++) {
@@ -259,8 +274,9 @@ static int fake_get(void *store, const struct store_view *view, struct bytes key
     return 0;
 }
 
-static void value_release(struct store_value *value)
+static void value_release(void *store, struct store_value *value)
 {
+    (void)store;
     blob_unref(value->owner);
     *value = (struct store_value){0};
 }
@@ -437,6 +453,7 @@ static const struct store_ops fake_ops = {
     .batch_put = batch_put,
     .batch_delete = batch_delete,
     .write = fake_write,
+    .write_rows = fake_write_rows,
     .get = fake_get,
     .value_release = value_release,
     .view_open = view_open,

@@ -12,13 +12,17 @@
 #include "shardkv/move_service.h"
 #include "shardkv/mover_runtime.h"
 #include "shardkv/service.h"
+#include "shardkv/write_buffer.h"
 #include "sim/sim_node.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { WHY_BYTES = 512 };
+enum {
+    WHY_BYTES = 512,
+    BUFFER_TABLE_BYTES = 64 * 1024, /* some hundred rows */
+};
 
 struct controller_process {
     struct rpc *rpc;
@@ -31,7 +35,8 @@ struct controller_process {
 struct kv_process {
     struct rpc *rpc;
     struct rpc_server *rpc_server;
-    struct store store;
+    struct store tables; /* what the disk holds */
+    struct store store;  /* the write buffer over it: dies with the process */
     struct mover_runtime *mover;
     struct kv_machine *machine;
     struct node *node;
@@ -158,7 +163,13 @@ static int kv_open(struct server *server, struct kv_process *process,
     if (error != 0) {
         return error;
     }
-    process->store = fake_store_as_store(server->store);
+    process->tables = fake_store_as_store(server->store);
+    struct write_buffer_options buffer = {.table_bytes_max = BUFFER_TABLE_BYTES,
+                                          .without_thread = true};
+    error = write_buffer_open(&process->tables, &buffer, &process->store);
+    if (error != 0) {
+        return error;
+    }
     struct kv_machine_options machine = {
         .group_id = server->group_id,
         .store = &process->store,
@@ -267,6 +278,7 @@ static void kv_end(struct server *server)
     move_service_destroy(process->moves);
     node_destroy(process->node);
     kv_machine_destroy(process->machine);
+    write_buffer_abandon(&process->store);
     rpc_server_destroy(process->rpc_server);
     rpc_destroy(process->rpc);
     free(process);
@@ -343,7 +355,8 @@ uint64_t server_log_bytes(const struct server *server)
 
 uint64_t server_store_bytes(const struct server *server)
 {
-    struct store store = fake_store_as_store(server->store);
+    struct store store =
+        server->kv != NULL ? server->kv->store : fake_store_as_store(server->store);
     struct store_iterator *iterator =
         store.ops->iterator_create(store.store, NULL, BYTES_EMPTY, BYTES_EMPTY);
     uint64_t bytes = 0;

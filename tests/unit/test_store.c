@@ -1,5 +1,5 @@
-/* The contract of struct store, by both stores: RocksDB and the one in memory that stands in for it
- * in other tests. */
+/* The contract of struct store, by all stores: RocksDB, the one in memory that stands in for it in
+ * other tests, and both below a write buffer. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +9,7 @@
 
 #include "base/vfs.h"
 #include "lib/fake_store.h"
-#include "shardkv/store.h"
+#include "shardkv/write_buffer.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +20,7 @@ struct fixture {
     char dir[64];
     char path[96];
     struct fake_store *fake;
+    struct store below; /* a write buffer: what it is over */
     struct store store;
 };
 
@@ -29,6 +30,15 @@ static void open_rocksdb(struct fixture *fixture)
     int error = store_rocksdb_open(fixture->path, NULL, &fixture->store, why, sizeof why);
     assert_string_equal(why, "");
     assert_int_equal(error, 0);
+}
+
+static void put_buffer_on_top(struct fixture *fixture)
+{
+    /* Tables of one row, so that most of what is asked is spread over several. */
+    struct write_buffer_options options = {
+        .table_bytes_max = 1, .tables_max = 3, .without_thread = !fixture->rocksdb};
+    fixture->below = fixture->store;
+    assert_int_equal(write_buffer_open(&fixture->below, &options, &fixture->store), 0);
 }
 
 static struct fixture *make(bool rocksdb)
@@ -59,9 +69,27 @@ static int set_up_fake(void **state)
     return 0;
 }
 
+static int set_up_buffered_rocksdb(void **state)
+{
+    *state = make(true);
+    put_buffer_on_top(*state);
+    return 0;
+}
+
+static int set_up_buffered_fake(void **state)
+{
+    *state = make(false);
+    put_buffer_on_top(*state);
+    return 0;
+}
+
 static int tear_down(void **state)
 {
     struct fixture *fixture = *state;
+    if (fixture->below.store != NULL) {
+        write_buffer_close(&fixture->store);
+        fixture->store = fixture->below;
+    }
     if (fixture->rocksdb) {
         store_rocksdb_close(&fixture->store);
     } else {
@@ -98,7 +126,7 @@ static const char *get(struct fixture *fixture, const struct store_view *view, c
     assert_true(value.bytes.size < sizeof text);
     memcpy(text, value.bytes.data, value.bytes.size);
     text[value.bytes.size] = '\0';
-    store->ops->value_release(&value);
+    store->ops->value_release(store->store, &value);
     return text;
 }
 
@@ -188,7 +216,7 @@ static void test_store_value_stays_while_it_is_pinned(void **state)
     assert_int_equal(store->ops->get(store->store, NULL, bytes_of_string("a"), &value), 0);
     put(fixture, "a", "new");
     assert_memory_equal(value.bytes.data, "old", 3);
-    store->ops->value_release(&value);
+    store->ops->value_release(store->store, &value);
     assert_string_equal(get(fixture, NULL, "a"), "new");
 }
 
@@ -218,6 +246,57 @@ static void test_store_replace_takes_the_checkpoint_and_uses_it_up(void **state)
     assert_true(store->ops->replace(store->store, path) !=
                 0); /* nothing there: the store stays as it is */
     assert_string_equal(scan(fixture, NULL, "", ""), "a=kept c=after");
+}
+
+static void test_store_rows_are_written_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct store *store = &fixture->store;
+    put(fixture, "a", "old");
+    put(fixture, "b", "old");
+    put(fixture, "d", "old");
+    const struct store_row rows[] = {
+        {.key = bytes_of_string("a"), .value = bytes_of_string("new")},
+        {.key = bytes_of_string("b"), .deleted = true},
+        {.key = bytes_of_string("c"), .value = BYTES_EMPTY},
+    };
+    const struct store_row *const sorted[] = {&rows[0], &rows[1], &rows[2]};
+    assert_int_equal(store->ops->write_rows(store->store, sorted, 3), 0);
+    assert_string_equal(scan(fixture, NULL, "", ""), "a=new c= d=old");
+    put(fixture, "a", "newest");
+    assert_string_equal(scan(fixture, NULL, "", ""), "a=newest c= d=old");
+}
+
+enum { MANY_ROWS = 20000 };
+
+/* So many that RocksDB takes them as a table of their own, over rows that lie in its memtable and
+ * in tables, and under a view. */
+static void test_store_many_rows_are_written_at_once(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct store *store = &fixture->store;
+    put(fixture, "row00001", "before");
+    assert_int_equal(store->ops->flush(store->store), 0);
+    put(fixture, "row00002", "before");
+    struct store_view *view = store->ops->view_open(store->store);
+    static char keys[MANY_ROWS][16];
+    static struct store_row rows[MANY_ROWS];
+    static const struct store_row *sorted[MANY_ROWS];
+    for (uint32_t i = 0; i < MANY_ROWS; i++) {
+        snprintf(keys[i], sizeof keys[i], "row%05u", i);
+        rows[i] = (struct store_row){.key = bytes_of_string(keys[i]), .deleted = i % 2 == 0};
+        rows[i].value = rows[i].deleted ? BYTES_EMPTY : bytes_of_string("after");
+        sorted[i] = &rows[i];
+    }
+    assert_int_equal(store->ops->write_rows(store->store, sorted, MANY_ROWS), 0);
+    assert_string_equal(get(fixture, NULL, "row00001"), "after");
+    assert_string_equal(get(fixture, NULL, "row00002"), "");
+    assert_string_equal(get(fixture, NULL, "row19999"), "after");
+    assert_string_equal(scan(fixture, NULL, "row19996", ""), "row19997=after row19999=after");
+    assert_string_equal(scan(fixture, view, "", ""), "row00001=before row00002=before");
+    store->ops->view_close(store->store, view);
+    put(fixture, "row00001", "last");
+    assert_string_equal(get(fixture, NULL, "row00001"), "last");
 }
 
 static void test_store_sizes_are_told(void **state)
@@ -330,17 +409,21 @@ static void test_store_fake_crash_keeps_a_prefix_of_the_batches(void **state)
 
 int main(void)
 {
-#define BOTH(name)                                                                                 \
+#define ALL(name)                                                                                  \
     cmocka_unit_test_setup_teardown(name, set_up_fake, tear_down),                                 \
-        cmocka_unit_test_setup_teardown(name, set_up_rocksdb, tear_down)
+        cmocka_unit_test_setup_teardown(name, set_up_rocksdb, tear_down),                          \
+        cmocka_unit_test_setup_teardown(name, set_up_buffered_fake, tear_down),                    \
+        cmocka_unit_test_setup_teardown(name, set_up_buffered_rocksdb, tear_down)
 #define ROCKSDB(name) cmocka_unit_test_setup_teardown(name, set_up_rocksdb, tear_down)
     const struct CMUnitTest tests[] = {
-        BOTH(test_store_batch_is_atomic_ordered_and_reusable),
-        BOTH(test_store_iterator_keeps_to_its_range),
-        BOTH(test_store_view_shows_its_moment),
-        BOTH(test_store_value_stays_while_it_is_pinned),
-        BOTH(test_store_replace_takes_the_checkpoint_and_uses_it_up),
-        BOTH(test_store_sizes_are_told),
+        ALL(test_store_batch_is_atomic_ordered_and_reusable),
+        ALL(test_store_iterator_keeps_to_its_range),
+        ALL(test_store_view_shows_its_moment),
+        ALL(test_store_value_stays_while_it_is_pinned),
+        ALL(test_store_replace_takes_the_checkpoint_and_uses_it_up),
+        ALL(test_store_rows_are_written_at_once),
+        ALL(test_store_many_rows_are_written_at_once),
+        ALL(test_store_sizes_are_told),
         ROCKSDB(test_store_rocksdb_flushed_rows_survive_reopening),
         ROCKSDB(test_store_rocksdb_opened_twice_is_refused_with_the_path),
         ROCKSDB(test_store_rocksdb_crash_within_replace_leaves_one_of_the_two_whole),
