@@ -91,8 +91,14 @@ struct rpc_server_options {
     uint32_t slots_per_method; /* requests posted ahead, default 32 */
     /* Unary calls accepted and unanswered; over it RESOURCE_EXHAUSTED; default 4096. */
     uint32_t calls_max;
-    uint32_t streams_max;           /* default 1024 */
+    uint32_t streams_max;           /* of each method; default 1024 */
     uint64_t stream_send_bytes_max; /* queued to send per stream; default 32 MiB */
+    /* Answers that wait for their clients to read them, all together; over it those who read the
+     * least are cancelled (ERR_UNAVAILABLE there). Default 256 MiB. */
+    uint64_t answer_bytes_max;
+    /* What the core may hold for all connections: requests that have not arrived whole, and calls.
+     * Near it the core narrows windows, then cancels calls. Default 512 MiB. */
+    uint64_t core_bytes_max;
 };
 struct rpc_server_options rpc_server_options_default(const char *address);
 

@@ -9,7 +9,7 @@
  * all its callbacks, run one after the other. Fields marked (queue thread) need no lock for that
  * reason.
  *
- * Locks, outermost first: server or channel, then stream. None is held while a callback runs. */
+ * Locks, outermost first: channel, then stream, then server. None is held while a callback runs. */
 #ifndef RPC_RPC_INTERNAL_H
 #define RPC_RPC_INTERNAL_H
 
@@ -33,6 +33,7 @@ enum {
     RPC_MESSAGE_OVERHEAD_BYTES =
         64, /* counted for every queued message, so that empty ones are bounded too */
     RPC_METADATA_BYTES_MAX = 8192,
+    RPC_REPLY_BYTES_MIN = 16 * 1024, /* unary answers from here on are counted one by one */
 };
 
 #define RPC_CONTAINER_OF(pointer, type, member)                                                    \
@@ -189,7 +190,8 @@ struct rpc__method {
     rpc_unary_fn handler;
     struct rpc_stream_events events;
     void *context;
-    void *handle; /* the core's, once registered */
+    void *handle;          /* the core's, once registered */
+    uint32_t stream_count; /* the server's lock */
 };
 
 struct rpc_server {
@@ -212,6 +214,10 @@ struct rpc_server {
     bool shutdown_done;
     struct rpc__link streams;
     uint32_t stream_count;
+    struct rpc__link replies; /* answers of unary calls, oldest first (answers.c) */
+    uint64_t evicted_logged_ns;
+
+    _Atomic uint64_t answer_bytes; /* given, not yet taken by the core */
 };
 
 void rpc__server_hold(struct rpc_server *server);
@@ -222,6 +228,26 @@ void rpc__call_post(struct rpc_server *server, struct rpc__method *method,
 void rpc__unknown_post(struct rpc_server *server, struct rpc__queue *queue);
 void rpc__stream_post(struct rpc_server *server, struct rpc__method *method,
                       struct rpc__queue *queue);
+
+/* --- answers that are not read (answers.c) --- */
+
+/* The answer of a unary call, while it is on its way. */
+struct rpc__reply {
+    struct rpc__link link; /* the server's lock */
+    grpc_call *call;
+    uint64_t bytes; /* 0: not linked */
+    bool evicted;   /* the server's lock */
+};
+
+/* True: it is too much for all together, and rpc__answers_relieve has to be called. */
+bool rpc__answers_add(struct rpc_server *server, uint64_t bytes);
+void rpc__answers_subtract(struct rpc_server *server, uint64_t bytes);
+/* Cancels one that holds too much, if all hold too much. No lock of this room is held. */
+void rpc__answers_relieve(struct rpc_server *server);
+/* Before the answer is started. It stays linked until the call's last tag is back. */
+void rpc__reply_link(struct rpc_server *server, struct rpc__reply *reply, grpc_call *call,
+                     uint64_t bytes);
+void rpc__reply_unlink(struct rpc_server *server, struct rpc__reply *reply);
 
 /* --- streams (stream.c, stream_start.c) --- */
 
@@ -251,6 +277,7 @@ struct rpc_stream {
     char *peer;
     uint64_t send_bytes_max;
     struct rpc__link link; /* the server's or channel's lock */
+    bool evicted;          /* server side; the server's lock */
 
     /* What the core writes to or reads from. */
     struct rpc__tag begin; /* server: the new call */

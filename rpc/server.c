@@ -22,6 +22,8 @@ enum {
     HANDSHAKE_TIMEOUT_MS = 5000,
 };
 
+#define MIB (1024ull * 1024)
+
 struct rpc_server_options rpc_server_options_default(const char *address)
 {
     return (struct rpc_server_options){
@@ -29,7 +31,9 @@ struct rpc_server_options rpc_server_options_default(const char *address)
         .slots_per_method = 32,
         .calls_max = 4096,
         .streams_max = 1024,
-        .stream_send_bytes_max = 32ull * 1024 * 1024,
+        .stream_send_bytes_max = 32 * MIB,
+        .answer_bytes_max = 256 * MIB,
+        .core_bytes_max = 512 * MIB,
     };
 }
 
@@ -41,7 +45,8 @@ static bool options_valid(const struct rpc_server_options *options)
            options->slots_per_method >= 1 && options->slots_per_method <= SLOTS_MAX &&
            options->calls_max >= 1 && options->calls_max <= CALLS_MAX &&
            options->streams_max >= 1 && options->streams_max <= CALLS_MAX &&
-           options->stream_send_bytes_max >= 1;
+           options->stream_send_bytes_max >= 1 && options->answer_bytes_max >= 1 &&
+           options->core_bytes_max >= 2ull * RPC_MESSAGE_BYTES_MAX;
 }
 
 static grpc_server *core_server_create(struct rpc *rpc, const struct rpc_server_options *options)
@@ -71,15 +76,24 @@ static grpc_server *core_server_create(struct rpc *rpc, const struct rpc_server_
         {GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0},
         {GRPC_ARG_HTTP2_MAX_PING_STRIKES, 0}, /* peers may have other keepalive settings */
     };
-    grpc_arg list[sizeof(settings) / sizeof(settings[0])];
-    grpc_channel_args arguments = {sizeof(list) / sizeof(list[0]), list};
+    enum { SETTINGS = sizeof(settings) / sizeof(settings[0]) };
+    grpc_arg list[SETTINGS + 1];
+    grpc_channel_args arguments = {SETTINGS + 1, list};
     memset(list, 0, sizeof(list));
-    for (size_t i = 0; i < arguments.num_args; i++) {
+    for (size_t i = 0; i < SETTINGS; i++) {
         list[i].type = GRPC_ARG_INTEGER;
         list[i].key = (char *)(uintptr_t)settings[i].key; /* the core only reads it */
         list[i].value.integer = settings[i].value;
     }
-    return grpc_server_create(&arguments, NULL);
+    grpc_resource_quota *quota = grpc_resource_quota_create("rpc_server");
+    grpc_resource_quota_resize(quota, (size_t)options->core_bytes_max);
+    list[SETTINGS].type = GRPC_ARG_POINTER;
+    list[SETTINGS].key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA;
+    list[SETTINGS].value.pointer.p = quota;
+    list[SETTINGS].value.pointer.vtable = grpc_resource_quota_arg_vtable();
+    grpc_server *made = grpc_server_create(&arguments, NULL);
+    grpc_resource_quota_unref(quota); /* the server has its own reference */
+    return made;
 }
 
 int rpc_server_create(struct rpc *rpc, const struct rpc_server_options *options,
@@ -100,6 +114,7 @@ int rpc_server_create(struct rpc *rpc, const struct rpc_server_options *options,
     pthread_cond_init(&server->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     rpc__list_init(&server->streams);
+    rpc__list_init(&server->replies);
     server->server = core_server_create(rpc, &server->options);
     for (uint32_t i = 0; i < rpc->queue_count; i++) {
         grpc_server_register_completion_queue(server->server, rpc->queues[i].queue, NULL);

@@ -26,6 +26,7 @@ struct rpc_call {
     grpc_metadata_array initial;
     grpc_byte_buffer *request;
     grpc_byte_buffer *reply;
+    struct rpc__reply reply_link; /* while `reply` is large and on its way */
     struct rpc__failure failure;
     bool failure_set;
     bool admitted; /* counted in calls_unanswered until it is answered */
@@ -38,6 +39,7 @@ struct rpc_call {
 static void call_free(struct rpc_call *call)
 {
     struct rpc_server *server = call->server;
+    rpc__reply_unlink(server, &call->reply_link);
     grpc_metadata_array_destroy(&call->initial);
     grpc_byte_buffer_destroy(call->request); /* NULL is fine */
     grpc_byte_buffer_destroy(call->reply);
@@ -96,6 +98,7 @@ void rpc_call_reply(struct rpc_call *call, struct buf *reply)
         return;
     }
     answer_uncount(call);
+    rpc__reply_link(call->server, &call->reply_link, call->call, reply->size);
     call->reply = rpc__buffer_of_buf(reply);
     grpc_op ops[3] = {0};
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;

@@ -65,6 +65,9 @@ static void queued_subtract(struct rpc_stream *stream, uint64_t bytes)
 {
     uint64_t before = atomic_fetch_sub_explicit(&stream->queued_bytes, bytes, memory_order_relaxed);
     ASSERT_CMP(before, >=, bytes);
+    if (stream->server != NULL) {
+        rpc__answers_subtract(stream->server, bytes);
+    }
 }
 
 /* Takes all that waits out of the queue; the caller frees it without the lock. */
@@ -124,6 +127,7 @@ static void unlink_from_owner(struct rpc_stream *stream)
         pthread_mutex_lock(&stream->server->lock);
         rpc__list_remove(&stream->link);
         stream->server->stream_count--;
+        stream->method->stream_count--;
         pthread_mutex_unlock(&stream->server->lock);
     }
 }
@@ -259,6 +263,7 @@ int rpc_stream_send(struct rpc_stream *stream, struct buf *bytes)
         return ERR_TOO_LARGE;
     }
     uint64_t size = (uint64_t)bytes->size + RPC_MESSAGE_OVERHEAD_BYTES;
+    struct rpc_server *crowded = NULL;
     int error = ERR_OK;
     pthread_mutex_lock(&stream->lock);
     uint64_t queued = atomic_load_explicit(&stream->queued_bytes, memory_order_relaxed);
@@ -275,6 +280,10 @@ int rpc_stream_send(struct rpc_stream *stream, struct buf *bytes)
         message->buffer = rpc__buffer_of_buf(bytes);
         message->bytes = size;
         atomic_fetch_add_explicit(&stream->queued_bytes, size, memory_order_relaxed);
+        if (stream->server != NULL && rpc__answers_add(stream->server, size)) {
+            crowded = stream->server;
+            rpc__server_hold(crowded); /* without the lock this stream may end, and it with it */
+        }
         if (stream->queue_tail != NULL) {
             stream->queue_tail->next = message;
         } else {
@@ -285,6 +294,10 @@ int rpc_stream_send(struct rpc_stream *stream, struct buf *bytes)
         rpc__stream_send_next_locked(stream);
     }
     pthread_mutex_unlock(&stream->lock);
+    if (crowded != NULL) {
+        rpc__answers_relieve(crowded);
+        rpc__server_release(crowded);
+    }
     return error;
 }
 

@@ -90,10 +90,11 @@ static int accept_count(struct rpc_stream *stream)
     pthread_mutex_lock(&server->lock);
     if (atomic_load(&server->stopping)) {
         error = ERR_SHUTDOWN;
-    } else if (server->stream_count >= server->options.streams_max) {
+    } else if (stream->method->stream_count >= server->options.streams_max) {
         error = ERR_BUSY;
     } else {
         server->stream_count++;
+        stream->method->stream_count++;
         rpc__list_add(&server->streams, &stream->link);
         stream->counted = true;
     }

@@ -1,30 +1,23 @@
 /* The bootstrap of a server process; see server_main.h. Main thread only. SIGTERM and SIGINT are
- * blocked before the first thread exists, so that every thread inherits the mask and only sigwait
- * below sees them: no handler, and therefore nothing that must be async-signal-safe. */
+ * blocked before the first thread exists, so that every thread inherits the mask and only
+ * stop_wait below sees them: no handler, and therefore nothing that must be async-signal-safe. */
 #include "raft/node/server_main.h"
 
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "proto/shard_hash.h"
+#include "raft/node/server_limits.h"
 
-#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 
 enum {
     PEM_BYTES_MAX = 1024 * 1024,
     WHY_BYTES = 512,
-    MALLOC_ARENAS_MAX = 2,
-    /* Blocks above it go back to the system when freed; fixed, because glibc otherwise raises it to
-     * 32 MiB after the first large free and a burst of large values would stay in memory for ever.
-     */
-    MALLOC_MMAP_THRESHOLD_BYTES = 4 * 1024 * 1024,
-    MALLOC_TRIM_THRESHOLD_BYTES = 4 * 1024 * 1024,
     ELECTION_TICKS_MIN = 5,
     SEGMENT_BYTES_MIN = 64 * 1024, /* wal.h */
 };
@@ -331,18 +324,6 @@ bool server_main_parse(const struct server_program *program, int argc, char **ar
 /* ---- the process
  * --------------------------------------------------------------------------------------------- */
 
-static void limits_set(void)
-{
-    (void)mallopt(M_ARENA_MAX, MALLOC_ARENAS_MAX);
-    (void)mallopt(M_MMAP_THRESHOLD, MALLOC_MMAP_THRESHOLD_BYTES);
-    (void)mallopt(M_TRIM_THRESHOLD, MALLOC_TRIM_THRESHOLD_BYTES);
-    struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &files);
-    }
-}
-
 static void stop_signals(sigset_t *set)
 {
     sigemptyset(set);
@@ -360,10 +341,12 @@ static void signals_block(void)
 
 static int stop_wait(void)
 {
+    static const struct timespec interval = {.tv_sec = SERVER_TRIM_INTERVAL_S};
     sigset_t set;
     int number = 0;
     stop_signals(&set);
-    while (sigwait(&set, &number) != 0) {
+    while ((number = sigtimedwait(&set, NULL, &interval)) < 0) {
+        server_limits_trim();
     }
     /* A second one, from a person who will not wait, ends the process at once. */
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
@@ -454,7 +437,7 @@ enum server_exit server_main_open(struct server *server, uint64_t group_id)
     snprintf(context, sizeof context, "group=%llu node=%llu", (unsigned long long)group_id,
              (unsigned long long)server->settings.id);
     log_set_context(context);
-    limits_set();
+    server_limits_set();
     signals_block();
     node_options_fill(server, group_id);
     int error = vfs_make_dirs(vfs_system(), server->settings.data);
