@@ -160,6 +160,8 @@ void replica__snapshots_offer(struct replica *replica)
     out->next = replica->outgoing;
     replica->outgoing = out;
     raft_core_snapshot_made(replica->core, &out->snapshot);
+    /* The next tick comes before the next look at the core, and must not find it wanted still. */
+    raft_core_status(replica->core, &replica->status);
     log_event(LOG_INFO, "snapshot.made",
               "group=%" PRIu64 " replica=%" PRIu64 " index=%" PRIu64 " bytes=%" PRIu64
               " id=%016" PRIx64,
