@@ -22,7 +22,8 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "lib/fake_vfs.h"
-#include "raft/sim_clock.h"
+#include "raft/sim_clock.h" /* SIM_S */
+#include "sim/sim_events.h"
 
 enum {
     SIM_HOSTS_MAX = 128,
@@ -43,9 +44,12 @@ struct sim_host {
     bool dying;
     uint64_t paused_until_ns;       /* as SIGSTOP: nothing of it happens before */
     uint64_t disk_stalled_until_ns; /* a write that begins before ends after */
-    uint32_t tick_percent; /* how long its replica's ticks are: 100 is right. Drawn anew at every
-                            * start when the world's clocks drift */
-    struct fake_vfs *disk; /* NULL for clients */
+    uint32_t tick_percent;   /* how long its replica's ticks are: 100 is right. Drawn anew at every
+                              * start when the world's clocks drift */
+    uint64_t wall_offset_ns; /* its wall clock was set: added, modulo 2^64 */
+    bool disk_fails;         /* a process that ends itself now has reason to */
+    bool damaged;            /* a start found its files not to be what was written */
+    struct fake_vfs *disk;   /* NULL for clients */
     struct rpc_server *listener; /* NULL: nothing listens */
     struct node *node;           /* NULL: no replica runs */
 };
@@ -80,7 +84,7 @@ struct sim_counters {
 };
 
 struct sim_world {
-    struct sim_clock clock;
+    struct sim_events clock;
     uint64_t seed;
     struct rng rng;   /* of network, latencies and crashes */
     struct rng seeds; /* what rng_seed_from_system gives */
@@ -89,8 +93,10 @@ struct sim_world {
     struct sim_host *hosts[SIM_HOSTS_MAX];
     uint32_t host_count;
     bool cut[SIM_HOSTS_MAX][SIM_HOSTS_MAX]; /* [from][to] */
-    struct sim_host *current;               /* whose code runs */
-    uint32_t callback_depth;                /* product callbacks on the stack: they must not wait */
+    /* What is sent before then arrives after it. */
+    uint64_t clogged_until_ns[SIM_HOSTS_MAX][SIM_HOSTS_MAX];
+    struct sim_host *current; /* whose code runs */
+    uint32_t callback_depth;  /* product callbacks on the stack: they must not wait */
     uint64_t limit_ns;
     struct conn *conns; /* all of them */
     struct sim_counters counters;
@@ -144,7 +150,6 @@ uint64_t sim_between(uint64_t low, uint64_t high); /* drawn from the world's rng
 
 /* Runs `run(context, payload)` on `host` (NULL: on none) after `delay_ns`, unless its process ends
  * before; then, and at the end of the world, `drop` instead (NULL: nothing to give back). */
-typedef void (*sim_event_run_fn)(void *context, void *payload);
 void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run,
                sim_event_run_fn drop, void *context, void *payload);
 
@@ -177,6 +182,11 @@ void sim_host_die(struct sim_host *host);
 void sim_host_dead(struct sim_host *host, enum fake_crash lose);
 void sim_host_boot(struct sim_host *host);
 
+/* The process ends itself, from inside the product: nothing leaves it and nothing reaches it any
+ * more, and it is to be ended (server_reap) when the product is not on the stack. Fails the run
+ * unless its disk was made to fail. */
+void sim_host_doom(struct sim_host *host, const char *what);
+
 /* Nothing of the host's happens for so long; what comes for it waits. */
 void sim_host_pause(struct sim_host *host, uint64_t duration_ns);
 bool sim_host_is_paused(const struct sim_host *host);
@@ -186,6 +196,8 @@ bool sim_host_is_paused(const struct sim_host *host);
 void sim_cut(const struct sim_host *from, const struct sim_host *to, bool cut); /* one way */
 void sim_cut_both(const struct sim_host *a, const struct sim_host *b, bool cut);
 bool sim_is_cut(const struct sim_host *from, const struct sim_host *to);
+/* One way: what is sent in the next `duration_ns` arrives only afterwards, all of it. */
+void sim_clog(const struct sim_host *from, const struct sim_host *to, uint64_t duration_ns);
 void sim_heal(void);
 
 #endif

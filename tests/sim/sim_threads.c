@@ -1,9 +1,9 @@
 /* The product's own threads (the driver of moves, the worker that reads the disk) as coroutines of
  * the world.
  *
- * Each is a real thread, but only one of all ever runs: the world hands over to it and waits until
- * it waits or ends. So its thread-local variables are its own, the sanitizers see an ordinary
- * thread, and the order is the world's, hence the seed's.
+ * Each has a stack of its own, and the world's thread runs all of them: it hands over to one and
+ * goes on when that one waits or ends. So the order is the world's, hence the seed's. None of what
+ * the product keeps in thread-local variables lives across a wait.
  *
  *     pthread_create      runs for the first time in an event
  *     pthread_cond_wait   gives the mutex back and returns to the world
@@ -11,8 +11,8 @@
  *                         allowed by the interface
  *     pthread_join        lets the world go on until the thread has ended
  *
- * The world's own thread - the test, the life of a process - waits by letting one event happen; it
- * must not be inside a callback. */
+ * The world itself - the test, the life of a process - waits by letting one event happen; it must
+ * not be inside a callback. */
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "sim/sim.h"
@@ -21,61 +21,134 @@
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#ifdef __SANITIZE_ADDRESS__
+#define WITH_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define WITH_ASAN 1
+#endif
+#endif
+#ifdef WITH_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+#define STACK_BYTES (1024 * 1024) /* reserved; what is not touched costs nothing */
+#define GUARD_BYTES (64 * 1024)   /* below it */
+
+/* Also the world's own, of which only where it stands and its stack's place are known. */
+struct stack {
+    ucontext_t at; /* while another one runs */
+    const void *bottom;
+    size_t size;
+    void *fake; /* AddressSanitizer's */
+};
 
 struct sim_thread {
     struct sim_thread *next;
+    uint64_t number;
     struct sim_host *host;
-    pthread_t real;
+    struct stack stack;
     void *(*run)(void *context);
     void *context;
-    sem_t go;
-    sem_t back;
     const pthread_cond_t *waiting_on; /* NULL: runs, or its event is planned */
     uint64_t wait_number;             /* grows with every wait: an old alarm means nothing */
     bool timed_out;
     bool ended;
 };
 
+struct free_stack {
+    struct free_stack *next;
+};
+
 /* Process-wide, as what it replaces. */
 static struct sim_thread *threads;
-static _Thread_local struct sim_thread *self; /* NULL: the world's */
+static uint64_t thread_count;   /* created, ever */
+static struct sim_thread *self; /* NULL: the world's */
+static struct stack world_stack;
+static struct free_stack *free_stacks; /* each written down at its own bottom */
 
 int __real_sem_wait(sem_t *semaphore);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
-                          void *context);
-int __real_pthread_join(pthread_t thread, void **result);
 
-static void take_turn(sem_t *semaphore)
+/* ---- stacks ---- */
+
+static void *stack_take(void)
 {
-    while (__real_sem_wait(semaphore) != 0) {
-        ASSERT(errno == EINTR);
+    void *bottom = free_stacks;
+    if (bottom != NULL) {
+        free_stacks = free_stacks->next;
+        return bottom;
     }
+    uint8_t *all = mmap(NULL, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ASSERT(all != MAP_FAILED);
+    int failed = mprotect(all, GUARD_BYTES, PROT_NONE);
+    ASSERT(failed == 0);
+    return all + GUARD_BYTES;
+}
+
+static void stack_give(void *bottom)
+{
+#ifdef WITH_ASAN
+    ASAN_UNPOISON_MEMORY_REGION(bottom, STACK_BYTES); /* its last frames never returned */
+#endif
+    struct free_stack *stack = bottom;
+    stack->next = free_stacks;
+    free_stacks = stack;
+}
+
+/* Alone, because getcontext is said to return twice; this one does not. */
+static void __attribute__((noinline)) stack_prepare(struct stack *stack, void (*run)(void))
+{
+    int failed = getcontext(&stack->at);
+    ASSERT(failed == 0);
+    stack->at.uc_stack.ss_sp = (void *)(uintptr_t)stack->bottom;
+    stack->at.uc_stack.ss_size = stack->size;
+    makecontext(&stack->at, run, 0);
+}
+
+/* `from` stands still here until somebody switches to it. `ends`: nobody will. */
+static void stack_switch(struct stack *from, struct stack *to, bool ends)
+{
+#ifdef WITH_ASAN
+    __sanitizer_start_switch_fiber(ends ? NULL : &from->fake, to->bottom, to->size);
+#endif
+    int failed = swapcontext(&from->at, &to->at);
+    ASSERT(failed == 0 && !ends);
+#ifdef WITH_ASAN
+    __sanitizer_finish_switch_fiber(from->fake, NULL, NULL);
+#endif
 }
 
 /* Back to the world, until it is this thread's turn again. */
 static void yield(void)
 {
-    sem_post(&self->back);
-    take_turn(&self->go);
+    struct sim_thread *thread = self;
+    self = NULL;
+    stack_switch(&thread->stack, &world_stack, thread->ended);
 }
 
-static void *trampoline(void *context)
+static void trampoline(void)
 {
-    self = context;
-    take_turn(&self->go);
-    void *result = self->run(self->context);
+#ifdef WITH_ASAN
+    __sanitizer_finish_switch_fiber(NULL, &world_stack.bottom, &world_stack.size);
+#endif
+    (void)self->run(self->context);
     self->ended = true;
-    sem_post(&self->back);
-    return result;
+    yield();
+    UNREACHABLE();
 }
 
 static void resume(void *context, void *payload)
 {
     (void)payload;
-    struct sim_thread *thread = context;
     ASSERT(self == NULL);
-    sem_post(&thread->go);
-    take_turn(&thread->back);
+    self = context;
+    stack_switch(&world_stack, &self->stack, false);
+    ASSERT(self == NULL);
 }
 
 static void plan_resume(struct sim_thread *thread)
@@ -94,7 +167,7 @@ static void wake_all(const pthread_cond_t *condition)
 }
 
 struct alarm {
-    struct sim_thread *thread;
+    uint64_t thread;
     uint64_t wait_number;
 };
 
@@ -110,7 +183,7 @@ static void alarm_run(void *context, void *payload)
     (void)context;
     struct alarm *alarm = payload;
     for (struct sim_thread *thread = threads; thread != NULL; thread = thread->next) {
-        if (thread == alarm->thread && thread->waiting_on != NULL &&
+        if (thread->number == alarm->thread && thread->waiting_on != NULL &&
             thread->wait_number == alarm->wait_number) {
             thread->waiting_on = NULL;
             thread->timed_out = true;
@@ -128,17 +201,18 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
                           void *context)
 {
+    (void)attributes;
     struct sim_thread *created = mem_calloc(1, sizeof *created);
     created->host = sim_world()->current;
     created->run = run;
     created->context = context;
-    sem_init(&created->go, 0, 0);
-    sem_init(&created->back, 0, 0);
-    int failed = __real_pthread_create(&created->real, attributes, trampoline, created);
-    ASSERT(failed == 0);
+    created->number = ++thread_count;
+    created->stack.bottom = stack_take();
+    created->stack.size = STACK_BYTES;
+    stack_prepare(&created->stack, trampoline);
     created->next = threads;
     threads = created;
-    *thread = created->real;
+    *thread = (pthread_t)(uintptr_t)created;
     plan_resume(created);
     return 0;
 }
@@ -146,26 +220,29 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
 int __wrap_pthread_join(pthread_t thread, void **result);
 int __wrap_pthread_join(pthread_t thread, void **result)
 {
-    struct sim_thread **at = &threads;
-    while (*at != NULL && !pthread_equal((*at)->real, thread)) {
-        at = &(*at)->next;
-    }
-    ASSERT(*at != NULL);
+    struct sim_thread *joined = (struct sim_thread *)(uintptr_t)thread;
+    ASSERT(result == NULL);
     ASSERT(self == NULL);
-    struct sim_thread *joined = *at;
     while (!joined->ended) {
         sim_step();
     }
-    int failed = __real_pthread_join(thread, result);
-    at = &threads; /* others may have come and gone meanwhile */
+    struct sim_thread **at = &threads;
     while (*at != joined) {
         at = &(*at)->next;
     }
     *at = joined->next;
-    sem_destroy(&joined->go);
-    sem_destroy(&joined->back);
+    stack_give((void *)(uintptr_t)joined->stack.bottom);
     free(joined);
-    return failed;
+    return 0;
+}
+
+/* They have no names. */
+int __wrap_pthread_setname_np(pthread_t thread, const char *name);
+int __wrap_pthread_setname_np(pthread_t thread, const char *name)
+{
+    (void)thread;
+    (void)name;
+    return 0;
 }
 
 int __wrap_pthread_cond_signal(pthread_cond_t *condition);
@@ -209,7 +286,7 @@ int __wrap_pthread_cond_timedwait(pthread_cond_t *condition, pthread_mutex_t *mu
         return __wrap_pthread_cond_wait(condition, mutex);
     }
     struct alarm *alarm = mem_alloc(sizeof *alarm);
-    *alarm = (struct alarm){.thread = self, .wait_number = self->wait_number + 1};
+    *alarm = (struct alarm){.thread = self->number, .wait_number = self->wait_number + 1};
     self->timed_out = false;
     sim_after(self->host, until_ns - sim_now_ns(), alarm_run, alarm_drop, NULL, alarm);
     int failed = __wrap_pthread_cond_wait(condition, mutex);

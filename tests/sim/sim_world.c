@@ -39,8 +39,7 @@ void sim_world_init(uint64_t seed)
 {
     ASSERT(the_world == NULL);
     the_world = mem_calloc(1, sizeof *the_world);
-    sim_clock_init(&the_world->clock);
-    the_world->clock.now_ns = 1000 * SIM_S; /* no deadline is ever near zero */
+    sim_events_init(&the_world->clock, 1000 * SIM_S); /* no deadline is ever near zero */
     the_world->seed = seed;
     rng_init(&the_world->rng, seed);
     rng_init(&the_world->seeds, seed ^ 0x5eed5eed5eed5eedull);
@@ -50,7 +49,7 @@ void sim_world_init(uint64_t seed)
 
 void sim_world_deinit(void)
 {
-    sim_clock_deinit(&the_world->clock);
+    sim_events_deinit(&the_world->clock);
     ASSERT(the_world->conns == NULL);
     for (uint32_t i = 0; i < the_world->host_count; i++) {
         struct sim_host *host = the_world->hosts[i];
@@ -87,66 +86,43 @@ void sim_hash_bytes(const void *data, size_t size)
 
 /* ---- events ---- */
 
-struct sim_scheduled {
-    struct sim_host *host;
-    uint32_t incarnation;
-    sim_event_run_fn run;
-    sim_event_run_fn drop;
-    void *context;
-    void *payload;
-};
-
-static void scheduled_drop(void *context, void *payload, uint64_t tag)
+/* One event, if it is due by `limit_ns`. */
+static bool step(uint64_t limit_ns)
 {
-    (void)context;
-    (void)tag;
-    struct sim_scheduled *event = payload;
-    if (event->drop != NULL) {
-        event->drop(event->context, event->payload);
+    struct sim_scheduled event;
+    if (!sim_events_take(&the_world->clock, limit_ns, &event)) {
+        return false;
     }
-    free(event);
-}
-
-static void scheduled_run(void *context, void *payload, uint64_t tag)
-{
-    struct sim_scheduled *event = payload;
-    if (event->host != NULL && !sim_host_is(event->host, event->incarnation)) {
-        scheduled_drop(context, payload, tag);
-        return;
+    if (event.host != NULL && !sim_host_is(event.host, event.incarnation)) {
+        if (event.drop != NULL) {
+            event.drop(event.context, event.payload);
+        }
+        return true;
     }
-    if (event->host != NULL &&
-        sim_host_is_paused(event->host)) { /* in the same order, afterwards */
-        sim_clock_add(&the_world->clock, &(struct sim_event){.at_ns = event->host->paused_until_ns,
-                                                             .run = scheduled_run,
-                                                             .drop = scheduled_drop,
-                                                             .payload = event});
-        return;
+    if (event.host != NULL && sim_host_is_paused(event.host)) { /* in the same order, afterwards */
+        sim_events_add(&the_world->clock, event.host->paused_until_ns, &event);
+        return true;
     }
     sim_hash_number(the_world->clock.now_ns);
-    sim_hash_number(event->host == NULL ? SIM_HOSTS_MAX : event->host->index);
-    struct sim_host *former = sim_enter(event->host);
-    event->run(event->context, event->payload);
+    sim_hash_number(event.host == NULL ? SIM_HOSTS_MAX : event.host->index);
+    struct sim_host *former = sim_enter(event.host);
+    event.run(event.context, event.payload);
     sim_leave(former);
-    free(event);
+    return true;
 }
 
 void sim_after(struct sim_host *host, uint64_t delay_ns, sim_event_run_fn run,
                sim_event_run_fn drop, void *context, void *payload)
 {
-    struct sim_scheduled *event = mem_alloc(sizeof *event);
-    *event = (struct sim_scheduled){.host = host,
-                                    .incarnation = host == NULL ? 0 : host->incarnation,
-                                    .run = run,
-                                    .drop = drop,
-                                    .context = context,
-                                    .payload = payload};
+    struct sim_scheduled event = {.host = host,
+                                  .incarnation = host == NULL ? 0 : host->incarnation,
+                                  .run = run,
+                                  .drop = drop,
+                                  .context = context,
+                                  .payload = payload};
     uint64_t now_ns = the_world->clock.now_ns;
-    sim_clock_add(&the_world->clock,
-                  &(struct sim_event){.at_ns = delay_ns > UINT64_MAX - now_ns ? UINT64_MAX
-                                                                              : now_ns + delay_ns,
-                                      .run = scheduled_run,
-                                      .drop = scheduled_drop,
-                                      .payload = event});
+    sim_events_add(&the_world->clock,
+                   delay_ns > UINT64_MAX - now_ns ? UINT64_MAX : now_ns + delay_ns, &event);
 }
 
 uint64_t sim_now_ns(void)
@@ -170,7 +146,7 @@ static void check_limit(void)
 void sim_run(uint64_t duration_ns)
 {
     uint64_t until_ns = the_world->clock.now_ns + duration_ns;
-    while (sim_clock_step(&the_world->clock, until_ns)) {
+    while (step(until_ns)) {
     }
     check_limit();
 }
@@ -183,7 +159,7 @@ bool sim_run_until(uint64_t timeout_ns, sim_condition_fn condition, void *contex
         if (!more) {
             return false;
         }
-        more = sim_clock_step(&the_world->clock, until_ns);
+        more = step(until_ns);
         check_limit();
     }
     return true;
@@ -194,7 +170,7 @@ void sim_step(void)
     if (the_world->callback_depth > 0) {
         SIM_FAIL("something waits inside a callback of the product");
     }
-    if (!sim_clock_step(&the_world->clock, UINT64_MAX - 1)) {
+    if (!step(UINT64_MAX - 1)) {
         SIM_FAIL("something waits for what never comes");
     }
     check_limit();
@@ -290,6 +266,19 @@ void sim_host_die(struct sim_host *host)
     }
 }
 
+void sim_host_doom(struct sim_host *host, const char *what)
+{
+    if (host->dying) {
+        return;
+    }
+    if (!host->disk_fails) {
+        SIM_FAIL("%s ended itself: %s", host->address, what);
+    }
+    sim_trace("%s ends itself: %s", host->address, what);
+    host->dying = true;
+    fake_vfs_halt(host->disk);
+}
+
 void sim_host_dead(struct sim_host *host, enum fake_crash lose)
 {
     ASSERT(host->dying);
@@ -322,9 +311,15 @@ bool sim_is_cut(const struct sim_host *from, const struct sim_host *to)
     return the_world->cut[from->index][to->index];
 }
 
+void sim_clog(const struct sim_host *from, const struct sim_host *to, uint64_t duration_ns)
+{
+    the_world->clogged_until_ns[from->index][to->index] = the_world->clock.now_ns + duration_ns;
+}
+
 void sim_heal(void)
 {
     memset(the_world->cut, 0, sizeof the_world->cut);
+    memset(the_world->clogged_until_ns, 0, sizeof the_world->clogged_until_ns);
 }
 
 /* ---- what is replaced at link time (-Wl,--wrap) ---- */
@@ -338,7 +333,11 @@ static uint64_t virtual_monotonic_ns(void *context)
 static uint64_t virtual_wall_ns(void *context)
 {
     (void)context;
-    return the_world == NULL ? 0 : 1700000000 * SIM_S + the_world->clock.now_ns;
+    if (the_world == NULL) {
+        return 0;
+    }
+    uint64_t offset_ns = the_world->current == NULL ? 0 : the_world->current->wall_offset_ns;
+    return 1700000000 * SIM_S + the_world->clock.now_ns + offset_ns;
 }
 
 const struct clock *__wrap_clock_system(void);
