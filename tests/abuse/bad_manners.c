@@ -215,8 +215,19 @@ static void put_get_blocks(struct buf *out, uint32_t stream, const char *key, ui
     }
 }
 
-/* Streams ask for a large value over and over and read nothing: neither the socket nor, for the
- * second half, would the window let it be sent. */
+static void put_get_call(struct buf *out, uint32_t stream, const char *key)
+{
+    struct http_request request = {.path = METHOD_KV_GET};
+    struct msg_get_request message = {.key = bytes_of_string(key)};
+    struct buf bytes = {0};
+    msg_get_request_encode(&message, &bytes);
+    http_put_headers(out, stream, &request, 0);
+    http_put_message(out, stream, (uint32_t)bytes.size, buf_view(&bytes), true);
+    buf_deinit(&bytes);
+}
+
+/* Streams and calls ask for a large value over and over and read nothing: neither the socket nor,
+ * for the second half, would the window let it be sent. */
 void test_unread_answers(void)
 {
     static const char key[] = "large";
@@ -224,7 +235,7 @@ void test_unread_answers(void)
     struct skv_client *client = open_client(scene);
     put_large_values(client, key, 1);
     skv_close(client);
-    uint32_t count = 60 * scene_factor();
+    uint32_t count = 40 * scene_factor();
     int *fds = mem_calloc(count, sizeof *fds);
     for (uint32_t i = 0; i < count; i++) {
         struct buf bytes = {0};
@@ -233,6 +244,9 @@ void test_unread_answers(void)
         for (uint32_t stream = 1; stream < 8; stream += 2) {
             http_put_headers(&bytes, stream, &request, 0);
             put_get_blocks(&bytes, stream, key, 60);
+        }
+        for (uint32_t stream = 9; stream < 9 + 2 * 20; stream += 2) {
+            put_get_call(&bytes, stream, key);
         }
         fds[i] = connect_and_send(scene, SCENE_GROUP, i, buf_view(&bytes));
         buf_deinit(&bytes);
