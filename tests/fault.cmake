@@ -3,11 +3,12 @@
 set(fault_tests
     J1 J2 J15    # fault_kill.c
     J6 J7 J8     # fault_moves.c
-    J3 J4 J5)    # fault_net.c
+    J3 J4 J5     # fault_net.c
+    J13)         # fault_proxy.c
 skv_cluster_suite(fault
     SOURCES fault/fault_suite.c fault/fault_test.c fault/recorder.c
             fault/fault_kill.c fault/fault_moves.c fault/fault_net.c fault/fault_members.c
-            fault/cuts.c
+            fault/cuts.c fault/fault_proxy.c fault/proxy.c fault/socket_owner.c cluster/append_load.c
     USES client rpc proto base TIMEOUT 300 TESTS ${fault_tests})
 target_link_libraries(fault_suite PRIVATE test-lin)
 foreach(test ${fault_tests})

@@ -175,6 +175,7 @@ static bool one_rollback(struct fault *fault, bool change_elsewhere)
 {
     struct process *outside = NULL;
     struct process *old = cut_leader_into_minority(fault, &outside);
+    printf("old leader %u at node %u\n", old->id, old->node);
     uint32_t removed = outside->id;
     int error = propose_removal(fault, old, removed, 3);
     CHECK(error != 0); /* it cannot have been committed */

@@ -16,6 +16,7 @@ static const struct suite_test *const themes[] = {
     fault_kill_tests,
     fault_moves_tests,
     fault_net_tests,
+    fault_proxy_tests,
 };
 
 /* 0: passed. */
