@@ -12,5 +12,5 @@ skv_cluster_suite(fault
     USES client rpc proto base TIMEOUT 300 TESTS ${fault_tests})
 target_link_libraries(fault_suite PRIVATE test-lin)
 foreach(test ${fault_tests})
-    set_tests_properties(fault.${test} PROPERTIES SKIP_RETURN_CODE 77)
+    set_tests_properties(fault.${test} PROPERTIES SKIP_RETURN_CODE 77 RESOURCE_LOCK fault)
 endforeach()

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_SECONDS 12.0
+#define DEFAULT_SECONDS 10.0
 
 /* The test that runs, for keeping its history when the program ends before fault_end. */
 static struct fault *current;
@@ -157,15 +157,7 @@ void fault_let_run(double seconds)
 
 bool fault_goes_on(struct fault *fault)
 {
-    double pace = seconds_from("FAULT_PACE_SECONDS", 0);
-    if (fault->rounds > 0 && pace > 0) {
-        double left = fault->round_from + pace - now_seconds();
-        if (left > 0) {
-            fault_let_run(left);
-        }
-    }
-    fault->round_from = now_seconds();
-    return fault->round_from < fault->until;
+    return now_seconds() < fault->until;
 }
 
 struct progress {
@@ -224,8 +216,28 @@ void fault_start_all(struct fault *fault)
     }
 }
 
+/* FAULT_MOVE_SECONDS=LEAST-MOST: draws when the next move is due, and waits for this one. */
+static void keep_pace(struct fault *fault)
+{
+    const char *text = getenv("FAULT_MOVE_SECONDS");
+    if (text == NULL) {
+        return;
+    }
+    unsigned least, most;
+    if (sscanf(text, "%u-%u", &least, &most) != 2 || least > most || most > 3600) {
+        FAIL("FAULT_MOVE_SECONDS=%s: two numbers of seconds, LEAST-MOST, are right", text);
+    }
+    double now = now_seconds();
+    if (fault->next_move > now) {
+        fault_let_run(fault->next_move - now);
+    }
+    uint64_t pause_ms = rng_between(&fault->rng, 1000 * (uint64_t)least, 1000 * (uint64_t)most);
+    fault->next_move = now_seconds() + (double)pause_ms / 1000;
+}
+
 void fault_move_any(struct fault *fault)
 {
+    keep_pace(fault);
     char shard[16], group[16];
     snprintf(shard, sizeof shard, "%u", (unsigned)rng_below(&fault->rng, FAULT_SHARDS));
     snprintf(group, sizeof group, "%u", (unsigned)rng_between(&fault->rng, 1, fault->groups));

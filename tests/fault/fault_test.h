@@ -15,10 +15,10 @@
  * A new theme is a file with such an array, a line here, one in `themes` of fault_suite.c, and its
  * file and tests in fault.cmake.
  *
- * FAULT_SECONDS says how long the faults of one test last (default 12), FAULT_PACE_SECONDS at least
- * how long a round takes (default 0: as fast as it goes); the seed is printed and taken from
- * FAULT_SEED when that is set. When a test fails, its directory is kept with the logs, the data and
- * the history so far (history.jsonl, for lincheck). One thread. */
+ * FAULT_SECONDS says how long the faults of one test last (default 10); FAULT_MOVE_SECONDS=5-15
+ * makes a move every 5 to 15 s where shards move (else: as fast as it goes); the seed is printed
+ * and taken from FAULT_SEED when that is set. When a test fails, its directory is kept with the
+ * logs, the data and the history so far (history.jsonl, for lincheck). One thread. */
 #ifndef TESTS_FAULT_FAULT_TEST_H
 #define TESTS_FAULT_FAULT_TEST_H
 
@@ -48,7 +48,7 @@ struct fault {
     uint64_t seed;
     uint64_t groups;
     double until;
-    double round_from;
+    double next_move; /* not before this */
     uint32_t rounds;
     /* Counted for the summary of long runs. */
     uint32_t moves, kills, cuts, pauses, changes;
@@ -77,8 +77,7 @@ void fault_prepare(struct fault *fault, const char *name);
 void fault_join(struct fault *fault, uint64_t group);
 void fault_load(struct fault *fault);
 
-/* Whether there is time for another round; waits until the last one has lasted FAULT_PACE_SECONDS.
- */
+/* Whether there is time for another round. */
 bool fault_goes_on(struct fault *fault);
 
 /* Everything is started again, a last write succeeds, all moves settle, the history is
@@ -94,7 +93,7 @@ void fault_kill(struct fault *fault, struct process *process);
 /* The leader first, then others; `count` in all. */
 void fault_kill_some(struct fault *fault, uint64_t group, uint32_t count);
 void fault_start_all(struct fault *fault);
-/* Moves a drawn shard to a drawn group. */
+/* Moves a drawn shard to a drawn group. Waits before it as FAULT_MOVE_SECONDS says. */
 void fault_move_any(struct fault *fault);
 
 #endif

@@ -171,10 +171,9 @@ static void count(struct client *client, const struct skv_result *result, bool i
     }
 }
 
-static void run_one(struct client *client)
+/* Whether it was done. */
+static bool run_one(struct client *client, uint32_t key_index, enum lin_kind kind)
 {
-    uint32_t key_index = (uint32_t)rng_below(&client->rng, client->recorder->options.keys);
-    enum lin_kind kind = draw_kind(client, key_index);
     const struct seen *seen = &client->seen[key_index];
     char key[32], value[32];
     int key_size = snprintf(key, sizeof key, "fault-%u", key_index);
@@ -201,8 +200,10 @@ static void run_one(struct client *client)
     if (take_answer(client, &op, key_index, &result)) {
         lin_history_add(client->history, &op);
     }
+    bool done = result.outcome == SKV_DONE;
     skv_result_free(&result);
     buf_deinit(&expected);
+    return done;
 }
 
 static void *run_client(void *context)
@@ -211,7 +212,8 @@ static void *run_client(void *context)
     uint32_t pause_us = client->recorder->options.pause_us;
     struct timespec pause = {pause_us / 1000000, (long)(pause_us % 1000000) * 1000};
     while (!atomic_load(&client->recorder->stop)) {
-        run_one(client);
+        uint32_t key = (uint32_t)rng_below(&client->rng, client->recorder->options.keys);
+        (void)run_one(client, key, draw_kind(client, key));
         nanosleep(&pause, NULL);
     }
     return NULL;
@@ -339,19 +341,34 @@ static void judge(struct recorder *recorder, struct lin_history *history, const 
     lin_result_deinit(&result);
 }
 
-static struct lin_history *end_clients(struct recorder *recorder, struct recorder_report *report)
+/* Reads every key once more, so that nothing acknowledged can be lost unseen. How many could not be
+ * read. */
+static uint32_t read_all(struct recorder *recorder)
+{
+    uint32_t unread = 0;
+    for (uint32_t key = 0; key < recorder->options.keys; key++) {
+        unread += !run_one(&recorder->clients[0], key, LIN_GET);
+    }
+    return unread;
+}
+
+static struct lin_history *collect(struct recorder *recorder, struct recorder_report *report)
 {
     memset(report, 0, sizeof *report);
     struct lin_history *history = lin_history_create();
-    atomic_store(&recorder->stop, true);
-    for (uint32_t i = 0; i < recorder->options.clients; i++) {
-        pthread_join(recorder->clients[i].thread, NULL);
-    }
     for (uint32_t i = 0; i < recorder->options.clients; i++) {
         merge(history, &recorder->clients[i], report);
         end_client(&recorder->clients[i]);
     }
     return history;
+}
+
+static void stop_clients(struct recorder *recorder)
+{
+    atomic_store(&recorder->stop, true);
+    for (uint32_t i = 0; i < recorder->options.clients; i++) {
+        pthread_join(recorder->clients[i].thread, NULL);
+    }
 }
 
 static void recorder_destroy(struct recorder *recorder, struct lin_history *history)
@@ -363,17 +380,23 @@ static void recorder_destroy(struct recorder *recorder, struct lin_history *hist
 
 void recorder_stop(struct recorder *recorder, const char *path, struct recorder_report *report)
 {
-    struct lin_history *history = end_clients(recorder, report);
-    CHECK_CMP(report->done, >, 0);
-    CHECK_CMP(report->reads, >, 0);
+    stop_clients(recorder);
+    uint32_t unread = read_all(recorder);
+    struct lin_history *history = collect(recorder, report);
     judge(recorder, history, path);
+    if (unread > 0 || report->done == 0 || report->reads == 0) {
+        write_history(history, recorder->options.clients, path);
+        FAIL("%u of %u keys cannot be read in the end; %llu commands were done\nevidence: %s",
+             unread, recorder->options.keys, (unsigned long long)report->done, path);
+    }
     recorder_destroy(recorder, history);
 }
 
 void recorder_keep(struct recorder *recorder, const char *path)
 {
     struct recorder_report report;
-    struct lin_history *history = end_clients(recorder, &report);
+    stop_clients(recorder);
+    struct lin_history *history = collect(recorder, &report);
     write_history(history, recorder->options.clients, path);
     recorder_destroy(recorder, history);
 }

@@ -26,9 +26,9 @@ struct recorder_report {
 struct recorder *recorder_start(const struct recorder_options *options); /* gives */
 /* Commands done so far, by anybody; any thread. Grows while the cluster serves. */
 uint64_t recorder_done(const struct recorder *recorder);
-/* takes. Ends the clients and checks. Fails the program with the evidence, having written the
- * history to `path` for lincheck, when it is not linearizable, when the checker hits a limit, or
- * when nothing was done. */
+/* takes. Ends the clients, reads every key once more and checks. Fails the program with the
+ * evidence, having written the history to `path` for lincheck, when it is not linearizable, when
+ * the checker hits a limit, or when nothing was done. */
 void recorder_stop(struct recorder *recorder, const char *path, struct recorder_report *report);
 /* takes. Ends the clients and writes what they recorded to `path`, unjudged. */
 void recorder_keep(struct recorder *recorder, const char *path);
