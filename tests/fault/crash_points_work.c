@@ -1,9 +1,10 @@
-/* What the cluster does while one of its processes is killed: see crash_points.h. Small segments and
- * a small log, so that a few writes roll segments over, flush the store and cut the log. */
+/* What the cluster does while one of its processes is killed: see crash_points.h. Small segments
+ * and a small log, so that a few writes roll segments over, flush the store and cut the log. */
 #include "fault/crash_points.h"
 
 #include "client/shardkv.h"
 #include "lib/suite.h"
+#include "proto/messages.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -11,9 +12,9 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#define CALL_TIMEOUT_MS 60000u
-#define SETTLE_SECONDS  60.0
-#define BACKGROUND_SECONDS 1.0
+#define CALL_TIMEOUT_MS    60000u
+#define SETTLE_SECONDS     60.0
+#define BACKGROUND_SECONDS 0.6
 
 /* ---- the model ---- */
 
@@ -58,7 +59,8 @@ void model_write(struct model *model, uint32_t count)
         size_t size = make_key(key, name);
         make_value(key, model->counters[key] + 1, value);
         struct skv_result result;
-        int code = skv_put(model->client, name, size, value, sizeof value, CALL_TIMEOUT_MS, &result);
+        int code =
+            skv_put(model->client, name, size, value, sizeof value, CALL_TIMEOUT_MS, &result);
         if (code != SKV_OK) {
             FAIL("put %s: %s", name, skv_code_text(code));
         }
@@ -114,6 +116,26 @@ struct shim *points_victim_shim(struct points *points)
                : &points->shims[points->victim - points->cluster.processes];
 }
 
+/* Shards 0 to MOVING - 1 go to and fro; those up to HOME stay at group 1, so that it is always
+ * written to; the others are at group 2. */
+enum { SHARDS_MOVING = 4, SHARDS_HOME = 14 };
+
+static void move_shards(struct points *points, uint32_t from, uint32_t to, const char *group)
+{
+    for (uint32_t shard = from; shard < to; shard++) {
+        char text[16];
+        snprintf(text, sizeof text, "%u", shard);
+        if (points->victim != NULL && points_is_dead(points)) {
+            return;
+        }
+        struct buf out = {0};
+        CHECK_EQ(
+            cluster_ctl(&points->cluster, 60, &out, "move", "--timeout", "30s", text, group, NULL),
+            0);
+        buf_deinit(&out);
+    }
+}
+
 void points_open(struct points *points, uint64_t seed)
 {
     memset(points, 0, sizeof *points);
@@ -137,6 +159,8 @@ void points_open(struct points *points, uint64_t seed)
     cluster_add_group(&points->founding, POINTS_FOUNDED);
     equip(&points->founding, points->founding_shims, POINTS_FOUNDED);
     points->home = cluster;
+    move_shards(points, 0, SHARDS_HOME, "1");
+    move_shards(points, SHARDS_HOME, POINTS_SHARDS, "2");
     CHECK(cluster_wait_settled(cluster, SETTLE_SECONDS));
     model_open(&points->model, cluster);
     model_write(&points->model, MODEL_KEYS);
@@ -233,7 +257,8 @@ static struct process *follower_of(struct points *points, uint64_t group)
 
 /* ---- writes: segments roll over and are used again, the store is flushed, the log is cut ---- */
 
-enum { WRITES_FOR_A_FLUSH = 2 * MODEL_KEYS };
+/* Group 1 gets at least three of four. */
+enum { WRITES_FOR_A_FLUSH = 28, WRITES_A_LOOK = 10 };
 
 static void write_some(struct points *points)
 {
@@ -261,16 +286,44 @@ static bool is_equal_or_dead(void *context)
     return points_is_dead(points) || cluster_wait_equal(&points->cluster, 1, 0);
 }
 
-static void write_past_the_log(struct points *points)
+struct cut {
+    struct points *points;
+    uint64_t behind; /* the log is to begin after this index */
+};
+
+static bool log_is_cut(const struct cut *cut)
 {
-    model_write(&points->model, 2 * WRITES_FOR_A_FLUSH);
+    const struct process *leader = cluster_leader(&cut->points->cluster, 1, SETTLE_SECONDS);
+    struct msg_status_response *status = mem_calloc(1, sizeof *status);
+    bool is_cut = false;
+    if (leader != NULL && process_status(&cut->points->cluster, leader, false, status)) {
+        is_cut = status->log_first > cut->behind;
+        msg_status_response_deinit(status);
+    }
+    free(status);
+    return is_cut;
+}
+
+/* `away` stops, and what it would need next is no longer in the leader's log. */
+static void leave_behind(struct points *points, struct process *away)
+{
+    struct msg_status_response *status = mem_calloc(1, sizeof *status);
+    CHECK(process_status(&points->cluster, away, false, status));
+    struct cut cut = {points, status->log_last + 1};
+    msg_status_response_deinit(status);
+    free(status);
+    process_kill(away);
+    double until = now_seconds() + SETTLE_SECONDS;
+    do { /* what holds the log (it may still be needed) does so up to a length */
+        CHECK(now_seconds() < until);
+        model_write(&points->model, WRITES_A_LOOK);
+    } while (!log_is_cut(&cut));
 }
 
 static void prepare_lagging(struct points *points)
 {
     points->victim = follower_of(points, 1);
-    process_kill(points->victim);
-    write_past_the_log(points);
+    leave_behind(points, points->victim);
 }
 
 static void come_back(struct points *points)
@@ -283,8 +336,7 @@ static void prepare_sender(struct points *points)
 {
     points->helper = follower_of(points, 1);
     points->victim = leader_of(points, 1);
-    process_kill(points->helper);
-    write_past_the_log(points);
+    leave_behind(points, points->helper);
     points->victim = leader_of(points, 1); /* it may have changed */
 }
 
@@ -306,19 +358,6 @@ static void prepare_restart(struct points *points)
 
 /* ---- moves ---- */
 
-static void move_shards(struct points *points, const char *to)
-{
-    for (uint32_t shard = 0; shard < POINTS_SHARDS / 2; shard++) {
-        char text[16];
-        snprintf(text, sizeof text, "%u", shard);
-        if (!points_is_dead(points)) {
-            CHECK_EQ(cluster_ctl(&points->cluster, 60, NULL, "move", "--timeout", "30s", text, to,
-                                 NULL),
-                     0);
-        }
-    }
-}
-
 static bool is_settled_or_dead(void *context)
 {
     struct points *points = context;
@@ -327,7 +366,7 @@ static bool is_settled_or_dead(void *context)
 
 static void settle_at(struct points *points, const char *group)
 {
-    move_shards(points, group);
+    move_shards(points, 0, SHARDS_MOVING, group);
     (void)wait_until(is_settled_or_dead, points, SETTLE_SECONDS);
 }
 
@@ -367,8 +406,8 @@ static void prepare_controller(struct points *points)
 
 static void change_configs(struct points *points)
 {
-    move_shards(points, "1");
-    move_shards(points, "2");
+    move_shards(points, 0, SHARDS_MOVING, "2");
+    move_shards(points, 0, SHARDS_MOVING, "1");
     (void)wait_until(is_settled_or_dead, points, SETTLE_SECONDS);
 }
 
@@ -402,8 +441,8 @@ static void prepare_founding(struct points *points)
         CHECK_EQ(program_run(argv, 30, NULL), 0);
     }
     points->home = cluster;
-    points->victim =
-        cluster_find(cluster, POINTS_FOUNDED, (uint32_t)rng_between(&points->rng, 1, CLUSTER_REPLICAS));
+    points->victim = cluster_find(cluster, POINTS_FOUNDED,
+                                  (uint32_t)rng_between(&points->rng, 1, CLUSTER_REPLICAS));
 }
 
 static bool is_founded(void *context)

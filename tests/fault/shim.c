@@ -364,17 +364,15 @@ int link(const char *from, const char *to)
 int mkdir(const char *path, mode_t mode)
 {
     struct verdict verdict = judge_path(path, SHIM_MKDIR);
-    return verdict.error != 0
-               ? refuse(&verdict)
-               : (int)finish(&verdict, syscall(SYS_mkdirat, AT_FDCWD, path, mode));
+    return verdict.error != 0 ? refuse(&verdict)
+                              : (int)finish(&verdict, syscall(SYS_mkdirat, AT_FDCWD, path, mode));
 }
 
 static int remove_call(const char *path, int flags)
 {
     struct verdict verdict = judge_path(path, SHIM_UNLINK);
-    return verdict.error != 0
-               ? refuse(&verdict)
-               : (int)finish(&verdict, syscall(SYS_unlinkat, AT_FDCWD, path, flags));
+    return verdict.error != 0 ? refuse(&verdict)
+                              : (int)finish(&verdict, syscall(SYS_unlinkat, AT_FDCWD, path, flags));
 }
 
 int unlink(const char *path)
@@ -409,8 +407,8 @@ static bool clock_line_read(struct clock_line *line)
         if (version == 0) {
             return false;
         }
-        *line = (struct clock_line){control->clock_from_ns, control->clock_to_ns,
-                                    control->clock_rate};
+        *line =
+            (struct clock_line){control->clock_from_ns, control->clock_to_ns, control->clock_rate};
         atomic_thread_fence(memory_order_acquire);
         if (version % 2 == 0 && atomic_load(&control->clock_version) == version) {
             return true;
@@ -435,8 +433,8 @@ static int64_t ns_of(const struct timespec *time)
 
 int clock_gettime(clockid_t id, struct timespec *out)
 {
-    int result = next_gettime != NULL ? next_gettime(id, out)
-                                      : (int)syscall(SYS_clock_gettime, id, out);
+    int result =
+        next_gettime != NULL ? next_gettime(id, out) : (int)syscall(SYS_clock_gettime, id, out);
     if (control == NULL || result != 0) {
         return result;
     }

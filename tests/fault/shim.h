@@ -77,7 +77,7 @@ enum { SHIM_RULES = 4 };
 
 struct shim_control {
     uint64_t magic;
-    atomic_uint attached; /* how many processes have found this block */
+    atomic_uint attached;       /* how many processes have found this block */
     atomic_uint syncs_are_lies; /* syncs say that all went well and do nothing */
     atomic_uint_fast64_t counts[SHIM_CLASSES][SHIM_KINDS];
     struct shim_rule rules[SHIM_RULES];

@@ -20,8 +20,7 @@ void shim_attach(struct shim *shim, const struct cluster *cluster, struct proces
     int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     CHECK(fd >= 0);
     CHECK_EQ(ftruncate(fd, sizeof *shim->control), 0);
-    void *block =
-        mmap(NULL, sizeof *shim->control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void *block = mmap(NULL, sizeof *shim->control, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     CHECK(block != MAP_FAILED);
     shim->control = block;
@@ -93,8 +92,8 @@ void shim_clock_rate(struct shim *shim, double rate)
     unsigned version = atomic_load(&control->clock_version);
     uint64_t faked =
         version == 0 ? now
-                     : control->clock_to_ns + (uint64_t)((double)(now - control->clock_from_ns) *
-                                                         control->clock_rate);
+                     : control->clock_to_ns +
+                           (uint64_t)((double)(now - control->clock_from_ns) * control->clock_rate);
     atomic_store(&control->clock_version, version + 1);
     atomic_thread_fence(memory_order_release);
     control->clock_from_ns = now;

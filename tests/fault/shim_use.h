@@ -1,4 +1,5 @@
-/* The test's side of the shim (shim.h): one for each process of the harness that is to be under it. */
+/* The test's side of the shim (shim.h): one for each process of the harness that is to be under it.
+ */
 #ifndef TESTS_FAULT_SHIM_USE_H
 #define TESTS_FAULT_SHIM_USE_H
 
@@ -14,7 +15,7 @@ struct shim {
 void shim_attach(struct shim *shim, const struct cluster *cluster, struct process *process);
 void shim_detach(struct shim *shim, struct process *process);
 
-#define SHIM_ANY 0xffffffffu
+#define SHIM_ANY        0xffffffffu
 #define SHIM_BIT(value) (1u << (value))
 #define SHIM_WAL_ALL                                                                               \
     (SHIM_BIT(SHIM_WAL_BASE) | SHIM_BIT(SHIM_WAL_SEGMENT) | SHIM_BIT(SHIM_WAL_SPARE) |             \
