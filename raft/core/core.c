@@ -505,19 +505,20 @@ bool core__read_ready(const struct raft_core *core)
 
 void raft_core_status(const struct raft_core *core, struct raft_status *out)
 {
-    *out = (struct raft_status){.id = core->options.id,
-                                .state = core->state,
-                                .term = core->term,
-                                .leader = core->leader,
-                                .commit = core->commit,
-                                .applied = core->applied,
-                                .last = core->log.last,
-                                .durable = core->log.durable,
-                                .log_start = core->log.start,
-                                .membership = *core__members(core),
-                                .transfer_pending = core->transfer_target != 0,
-                                .read_ready = core__read_ready(core),
-                                .snapshot_wanted = core__snapshot_wanted(core)};
+    /* Field by field: a compound literal would be built aside and copied, a membership and all. */
+    out->id = core->options.id;
+    out->state = core->state;
+    out->term = core->term;
+    out->leader = core->leader;
+    out->commit = core->commit;
+    out->applied = core->applied;
+    out->last = core->log.last;
+    out->durable = core->log.durable;
+    out->log_start = core->log.start;
+    out->membership = *core__members(core);
+    out->transfer_pending = core->transfer_target != 0;
+    out->read_ready = core__read_ready(core);
+    out->snapshot_wanted = core__snapshot_wanted(core);
 }
 
 size_t raft_core_entries(const struct raft_core *core, uint64_t from, uint64_t bytes_max,

@@ -65,18 +65,18 @@ void oracle_destroy(struct oracle *oracle)
 
 /* ---- one leader a term ---- */
 
-static void check_leader(struct group_view *view, const struct node_status *status)
+static void check_leader(struct group_view *view, const struct raft_status *status)
 {
-    if (status->raft.state != RAFT_LEADER) {
+    if (status->state != RAFT_LEADER) {
         return;
     }
     for (size_t i = view->term_count; i > 0; i--) {
         const struct led_term *led = &view->terms[i - 1];
-        if (led->term == status->raft.term) {
-            if (led->replica != status->raft.id) {
+        if (led->term == status->term) {
+            if (led->replica != status->id) {
                 SIM_FAIL("group %llu has two leaders in term %llu: replicas %llu and %llu",
                          (unsigned long long)view->group->id, (unsigned long long)led->term,
-                         (unsigned long long)led->replica, (unsigned long long)status->raft.id);
+                         (unsigned long long)led->replica, (unsigned long long)status->id);
             }
             return;
         }
@@ -85,10 +85,10 @@ static void check_leader(struct group_view *view, const struct node_status *stat
         view->term_capacity = view->term_capacity == 0 ? 16 : view->term_capacity * 2;
         view->terms = mem_realloc(view->terms, view->term_capacity * sizeof view->terms[0]);
     }
-    view->terms[view->term_count++] = (struct led_term){status->raft.term, status->raft.id};
+    view->terms[view->term_count++] = (struct led_term){status->term, status->id};
     sim_world()->counters.leaders++;
     sim_trace("group %llu: replica %llu leads term %llu", (unsigned long long)view->group->id,
-              (unsigned long long)status->raft.id, (unsigned long long)status->raft.term);
+              (unsigned long long)status->id, (unsigned long long)status->term);
 }
 
 /* ---- one group a shard ---- */
@@ -240,9 +240,7 @@ void sim_oracle_polled(struct sim_host *host, struct node *node)
         if (view->group->id != options->group_id) {
             continue;
         }
-        struct node_status status;
-        node_status(node, &status);
-        check_leader(view, &status);
+        check_leader(view, sim_node_raft(node));
         const struct server *server = &view->group->servers[options->replica_id - 1];
         ASSERT(server->host == host);
         look_at_table(oracle, view, server);

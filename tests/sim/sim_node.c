@@ -10,6 +10,7 @@
 #include "sim/sim_node_internal.h"
 
 #include "base/assert.h"
+#include "raft/node/replica_internal.h"
 #include "sim/sim_net.h"
 #include "sim/sometimes.h"
 
@@ -24,6 +25,11 @@ struct replica *sim_node_replica(struct node *node)
 const struct node_options *sim_node_options(const struct node *node)
 {
     return &node->options;
+}
+
+const struct raft_status *sim_node_raft(const struct node *node)
+{
+    return &node->replica->status;
 }
 
 void sim_node_set_clock(struct node *node, uint32_t percent)
@@ -153,7 +159,8 @@ void sim_node_poll(struct node *node)
 {
     replica_poll(node->replica);
     replica_check(node->replica);
-    replica_status(node->replica, &node->published);
+    node->role = replica_role(node->replica);
+    node->published_is_old = true;
     sim_oracle_polled(node->host, node);
 }
 
@@ -167,7 +174,7 @@ static void run_ticks(struct node *node)
     }
     uint64_t due = (now_ns - node->next_tick_ns) / node->tick_ns + 1;
     node->next_tick_ns += due * node->tick_ns;
-    uint64_t most = node->published.role == NODE_LEADER
+    uint64_t most = node->role == NODE_LEADER
                         ? 2 * (uint64_t)node->options.election_ticks
                         : 1 + (uint64_t)node->options.election_ticks / 8;
     due = due < most ? due : most;
@@ -354,9 +361,7 @@ static void env_members_changed(void *context, const struct raft_membership *mem
 static void env_fatal(void *context, const char *what)
 {
     struct node *node = context;
-    if (!node->host->dying) {
-        SIM_FAIL("%s ended itself: %s", node->host->address, what);
-    }
+    sim_host_doom(node->host, what);
 }
 
 struct replica_env sim_node_env(struct node *node)

@@ -9,6 +9,8 @@
 
 struct replica *sim_node_replica(struct node *node);
 const struct node_options *sim_node_options(const struct node *node);
+/* The core's status as of the last poll; until the next one. */
+const struct raft_status *sim_node_raft(const struct node *node);
 /* Refuses what waits and throws away every job: the process is dying, its disk does not know yet. A
  * write that was under way may be on the disk in part. */
 void sim_node_kill(struct node *node);

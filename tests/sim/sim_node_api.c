@@ -44,7 +44,8 @@ int __wrap_node_create(const struct node_options *options, const struct state_ma
         free(node);
         return error;
     }
-    replica_status(node->replica, &node->published);
+    node->role = replica_role(node->replica);
+    node->published_is_old = true;
     ASSERT(node->host->node == NULL);
     node->host->node = node;
     *out = node;
@@ -182,16 +183,26 @@ int __wrap_node_hash(struct node *node, node_hash_fn done, void *context)
     return post_request(node, mail);
 }
 
+/* Only a round of the loop changes it, so asking for it afterwards gives what it was then. */
+static const struct node_status *published(struct node *node)
+{
+    if (node->published_is_old) {
+        replica_status(node->replica, &node->published);
+        node->published_is_old = false;
+    }
+    return &node->published;
+}
+
 void __wrap_node_status(struct node *node, struct node_status *out);
 void __wrap_node_status(struct node *node, struct node_status *out)
 {
-    *out = node->published;
+    *out = *published(node);
 }
 
 bool __wrap_node_is_leader(struct node *node);
 bool __wrap_node_is_leader(struct node *node)
 {
-    return node->published.role == NODE_LEADER;
+    return node->role == NODE_LEADER;
 }
 
 void __wrap_node_fill_status(struct node *node, struct msg_status_response *out);
@@ -201,6 +212,6 @@ void __wrap_node_fill_status(struct node *node, struct msg_status_response *out)
     out->cluster_id = node->options.cluster_id;
     out->group_id = node->options.group_id;
     out->replica_id = node->options.replica_id;
-    out->commit = node->published.raft.commit;
-    out->applied = node->published.raft.applied;
+    out->commit = published(node)->raft.commit;
+    out->applied = published(node)->raft.applied;
 }

@@ -62,6 +62,8 @@ struct node {
     struct peer
         heard[RAFT_MEMBERS_MAX]; /* whoever spoke to us, for those not in the membership yet */
     uint32_t heard_count;
+    enum node_role role;   /* as of the last poll */
+    bool published_is_old; /* taken anew when somebody asks */
     struct node_status published;
 };
 

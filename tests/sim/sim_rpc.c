@@ -33,6 +33,23 @@ void rpc_destroy(struct rpc *rpc)
     free(rpc);
 }
 
+/* Of raft/node's driver with threads only, which is linked but not run here: sim_node.c is. */
+void rpc_set_turn_end(struct rpc *rpc, void (*turn_end)(void *context), void *context);
+void rpc_set_turn_end(struct rpc *rpc, void (*turn_end)(void *context), void *context)
+{
+    (void)rpc;
+    (void)turn_end;
+    (void)context;
+    UNREACHABLE();
+}
+
+bool rpc_turn_follows(const struct rpc *rpc);
+bool rpc_turn_follows(const struct rpc *rpc)
+{
+    (void)rpc;
+    UNREACHABLE();
+}
+
 /* ---- server ---- */
 
 struct rpc_server_options rpc_server_options_default(const char *address)
