@@ -173,7 +173,7 @@ scenario(42 S NewestMembership "a change is checked against the newest membershi
 
 # ---- storage ----
 scenario(45 S TornTail "a torn tail is cut; damage in the middle is refused"
-    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*
+    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*:test_cut_group_*
     unit:test_wal_crash:test_crash_at_every_step_sectors_torn_recovers)
 scenario(51 S FlippedBit "a flipped bit on one replica is found, repaired from peers, never led with"
     unit:test_wal_damage:test_flip_of_every_byte_in_a_synced_log_loses_nothing:test_read_of_a_damaged_entry_is_corrupt
@@ -184,7 +184,7 @@ scenario(52 S LostWrite "a lost or misdirected write"
 
 # ---- clients ----
 scenario(54 S RetryExecutesOnce "a retry after an unknown outcome executes once"
-    unit:test_router:test_connection_lost_*:test_lost_write_* unit:test_router_random:test_random_*
+    unit:test_router:test_connection_lost_*:test_lost_write_*:test_outcome_of_an_attempt_* unit:test_router_random:test_random_*
     unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
 scenario(55 S NoRedirectLoop "no redirect loop"
     unit:test_router:test_hints_in_a_circle_make_no_loop:test_wrong_group_in_a_circle_makes_no_loop)
@@ -215,7 +215,7 @@ scenario(65 S DelayedDrop "a delayed drop of config N arrives at N+2"
 scenario(66 S DestinationCrashes "the destination crashes between install and drop"
     unit:test_scenarios_kv:test_s66_*)
 scenario(67 S OldDriver "an old driver finishes after a new one began"
-    unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
+    unit:test_scenarios_kv:test_s67_* unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
     unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored)
 scenario(68 S DroppedStaysDropped "a late snapshot or message revives no dropped shard"
     unit:test_scenarios_kv:test_s68_*)

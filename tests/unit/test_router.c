@@ -324,6 +324,48 @@ static void test_lost_write_then_refused_ends_unknown(void **state)
     fixture_end(&fixture);
 }
 
+/* Every attempt from here on is refused as not executed; what the command ends with. */
+static struct router_completion refuse_until_the_end(struct fixture *fixture)
+{
+    struct router_completion completion;
+    struct flight flight;
+    while (!router_next_completion(fixture->router, &completion)) {
+        while (router_next_batch(fixture->router, fixture->now_ns, &flight.batch)) {
+            take_apart(&flight);
+            assert_int_equal(flight.ops[0].sequence, 1); /* of all attempts */
+            refuse(fixture, &flight, ERR_NOT_LEADER, "");
+        }
+        advance(fixture, 10 * MS);
+    }
+    return completion;
+}
+
+/* Scenario 54: what an answer says of the first attempt is not forgotten over those that follow,
+ * whether it was given for the block or for each operation. */
+static void test_outcome_of_an_attempt_is_remembered_over_later_refusals(void **state)
+{
+    (void)state;
+    const int errors[] = {ERR_LEADER_LOST, ERR_TIMEOUT,    ERR_CANCELED, ERR_UNAVAILABLE, ERR_IO,
+                          ERR_CORRUPT,     ERR_NOT_LEADER, ERR_SHUTDOWN, ERR_BUSY};
+    for (size_t i = 0; i < 2 * sizeof errors / sizeof errors[0]; i++) {
+        int error = errors[i / 2];
+        struct fixture fixture = fixture_make();
+        struct flight flight;
+        submit(&fixture, OP_APPEND, 0);
+        take(&fixture, &flight);
+        if (i % 2 == 0) {
+            refuse(&fixture, &flight, error, "");
+        } else {
+            answer_all(&fixture, &flight, error);
+        }
+        struct router_completion completion = refuse_until_the_end(&fixture);
+        assert_int_equal(completion.outcome, err_outcome(error) == OUTCOME_NOT_DONE
+                                                 ? OUTCOME_NOT_DONE
+                                                 : OUTCOME_UNKNOWN);
+        fixture_end(&fixture);
+    }
+}
+
 static void test_lost_write_then_answered_is_settled(void **state)
 {
     (void)state;
@@ -777,6 +819,7 @@ int main(void)
         cmocka_unit_test(test_reads_that_did_not_fit_go_again_at_once),
         cmocka_unit_test(test_connection_lost_retries_under_the_same_sequence),
         cmocka_unit_test(test_lost_write_then_refused_ends_unknown),
+        cmocka_unit_test(test_outcome_of_an_attempt_is_remembered_over_later_refusals),
         cmocka_unit_test(test_lost_write_then_answered_is_settled),
         cmocka_unit_test(test_deadline_without_answer_is_unknown_for_writes_only),
         cmocka_unit_test(test_batch_not_sent_ends_not_done),
