@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FILL_KEYS = 16, FILL_BYTES = 32 * 1024 };
+enum { FILL_KEYS = 16, FILL_BYTES = 128 * 1024 };
 
 /* ---- images ---- */
 
@@ -106,7 +106,7 @@ static void equip(struct disk_test *test, struct process *process)
 {
     const struct disk_options *options = &test->options;
     size_t count = 0;
-    process->arguments[count++] = "--segment-size=64KiB";
+    process->arguments[count++] = "--segment-size=256KiB";
     process->arguments[count++] =
         options->big_log != NULL ? options->big_log : "--flush-log-size=1MiB";
     process->arguments[count++] = "--log-cache-size=1MiB";

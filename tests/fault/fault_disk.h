@@ -52,7 +52,7 @@ struct shim *disk_shim(struct disk_test *test, const struct process *process);
 struct process *disk_leader(struct disk_test *test);
 struct process *disk_follower(struct disk_test *test);
 
-/* Puts values of 32 KiB to a few keys until so many bytes were acknowledged, or `stop` says so;
+/* Puts values of 128 KiB to a few keys until so many bytes were acknowledged, or `stop` says so;
  * fails the program when neither comes within `seconds`. */
 void disk_fill(struct disk_test *test, uint64_t bytes, double seconds, bool (*stop)(void *context),
                void *context);

@@ -44,14 +44,20 @@ static uint32_t snapshots_made(const struct disk_test *test)
     return count;
 }
 
-static void write_until_cut(struct disk_test *test, uint64_t behind)
+/* `leader` leads, most likely: asking everybody would wait for the one that stands still. */
+static void write_until_cut(struct disk_test *test, const struct process *leader, uint64_t behind)
 {
-    double until = now_seconds() + 60;
-    uint64_t last = 0;
-    do {
-        CHECK(now_seconds() < until);
+    double from = now_seconds();
+    uint64_t last = 0, first = 0;
+    for (uint32_t steps = 1; first <= behind; steps++) {
+        CHECK_CMP(now_seconds(), <, from + 60);
         disk_fill(test, STEP_BYTES, 30, NULL, NULL);
-    } while (log_first_of(test, disk_leader(test), &last) <= behind);
+        first = log_first_of(test, leader, &last);
+        if (first > behind) {
+            printf("the log was cut after %u KiB, in %.1f s\n", steps * (STEP_BYTES / 1024),
+                   now_seconds() - from);
+        }
+    }
 }
 
 void j11_lag(void)
@@ -60,7 +66,11 @@ void j11_lag(void)
     disk_begin(test, "J11", &(struct disk_options){.shims = false});
     double slowest = 0;
     for (; fault_goes_on(&test->fault); test->fault.rounds++) {
+        const struct process *leader = disk_leader(test);
         struct process *follower = disk_follower(test);
+        if (follower == leader) {
+            continue; /* it has just changed */
+        }
         bool killed = rng_below(&test->fault.rng, 2) == 0; /* otherwise it only stands still */
         uint64_t last = 0;
         (void)log_first_of(test, follower, &last);
@@ -70,7 +80,7 @@ void j11_lag(void)
         } else {
             process_signal(follower, SIGSTOP);
         }
-        write_until_cut(test, last + 1);
+        write_until_cut(test, leader, last + 1);
         double from = now_seconds();
         if (killed) {
             process_start(&test->fault.cluster, follower);
@@ -93,7 +103,7 @@ void j11_lag(void)
 /* ---- scenario 53: the leader's disk stalls ---- */
 
 enum { STALL_MS = 3000 };
-#define SERVED_WITHIN_SECONDS 2.0 /* two election timeouts of 0.3 to 0.6 s, and a busy machine */
+#define SERVED_WITHIN_SECONDS 2.8 /* two election timeouts, an election, and a busy machine */
 
 struct stalled {
     struct cluster *cluster;
@@ -107,8 +117,9 @@ static bool another_leads(void *context)
     return leader != NULL && leader != stalled->leader;
 }
 
-/* A sync that takes 3 s at the leader. Writes go on through the other two, and the leader offers
- * leadership to one of them before its disk is back. */
+/* A sync that takes 3 s at the leader. The other two hold what it sends, but it answers nobody before
+ * its own log does; after two election timeouts it hands leadership to one of them, long before its
+ * disk is back. */
 void j14_stall(void)
 {
     struct disk_test *test = mem_calloc(1, sizeof *test);
@@ -122,7 +133,7 @@ void j14_stall(void)
                                       .delay_ms = STALL_MS,
                                       .nth = 1});
         double from = now_seconds();
-        fault_expect_progress(&test->fault, 30, SERVED_WITHIN_SECONDS + 1);
+        fault_expect_progress(&test->fault, 30, SERVED_WITHIN_SECONDS);
         double served = now_seconds() - from;
         struct stalled stalled = {&test->fault.cluster, leader};
         CHECK(wait_until(another_leads, &stalled, STALL_MS / 1000.0));
