@@ -16,6 +16,8 @@ set(SCENARIO_ROWS "")
 
 skv_test(NAME test_scenarios_kv SOURCES unit/test_scenarios_kv.c USES shardkv LIBRARIES test-kv-harness
     LABELS unit shardkv TIMEOUT 120)
+skv_test(NAME test_scenarios_store SOURCES unit/test_scenarios_store.c USES shardkv LIBRARIES test-kv-harness
+    LABELS unit shardkv TIMEOUT 240)
 skv_test(NAME test_scenarios_node SOURCES unit/test_scenarios_node.c USES raft/node proto base
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 120)
 
@@ -137,10 +139,14 @@ scenario(28 S SlowFollower "a snapshot that is always newer than a slow follower
     unit:test_raft_snapshot:test_s28_* golden:s23_s28_snapshot_to_a_slow_follower)
 
 # ---- state machine ----
+scenario(29 P AppliedWithTheData "the applied index is in the same batch as the data"
+    unit:test_scenarios_store:test_s29_* unit:test_kv_machine:test_kv_crash_* see:fault.J1)
 scenario(30 S NoReadsBeforeReplay "no reads before replay has caught up"
     unit:test_scenarios_node:test_s30_* unit:test_replica:test_replica_read_never_sees_less_*)
 scenario(31 S ReplicatedStateOnly "apply depends on replicated state only"
     unit:test_scenarios_kv:test_s31_* unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
+scenario(32 P CrashDuringCompaction "a crash during compaction"
+    unit:test_scenarios_store:test_s32_*)
 
 # ---- reads and transfer ----
 scenario(33 S NoReadBeforeTheFirstCommit "no read before the first commit of the leader's term"
