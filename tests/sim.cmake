@@ -41,3 +41,15 @@ foreach(test ${sim_tests})
     add_test(NAME ${test} COMMAND sim_suite --test ${test})
     set_tests_properties(${test} PROPERTIES LABELS sim TIMEOUT 120)
 endforeach()
+
+# Of the whole-cluster swarm, some seeds with sanitizers (above) and many without, from the release build.
+add_test(NAME sim.Swarm500 COMMAND ${SHARDKV_RELEASE_DIR}/tests/sim_suite --test sim.Swarm --seed 1 --seeds 500 --require-often)
+set_tests_properties(sim.Swarm500 PROPERTIES LABELS sim TIMEOUT 600)
+add_test(NAME sim.Deterministic COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:sim_suite> -DTEST=sim.Swarm "-DSEEDS=3;11"
+    -DWORK_DIR=${CMAKE_BINARY_DIR}/sim-deterministic -P ${CMAKE_CURRENT_SOURCE_DIR}/sim/deterministic.cmake)
+set_tests_properties(sim.Deterministic PROPERTIES LABELS sim TIMEOUT 300)
+# That the soak works: a few seconds are too few for every rare thing to happen, so its exit code says nothing here.
+add_test(NAME sim.Soak COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/soak.sh --minutes 0.2 --no-build --build ${SHARDKV_RELEASE_DIR}
+    --seed 700000 --results ${CMAKE_BINARY_DIR}/sim-soak/results.json)
+set_tests_properties(sim.Soak PROPERTIES LABELS sim TIMEOUT 300
+    PASS_REGULAR_EXPRESSION "minutes: [1-9][0-9]* seeds .[1-9][0-9]* of whole clusters.*, 0 failed")

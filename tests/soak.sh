@@ -4,7 +4,7 @@
 #
 #   tests/soak.sh [--minutes N] [--jobs J] [--seed S] [--test NAME] [--results FILE] [--build DIR] [--no-build]
 #
-#   --minutes N      how long (10)
+#   --minutes N      how long (10); 0.5 is half a minute
 #   --jobs J         processes at a time (1)
 #   --seed S         the first seed (from the time of day); job k of J begins at S + k * 10^9
 #   --test NAME      only this test, as sim_suite --list-searched names it, or raft.Swarm; may be repeated
@@ -37,10 +37,14 @@ make=1
 tests=()
 while [ $# -gt 0 ]; do
     case $1 in
-    --minutes | --jobs | --seed)
-        [[ ${2:-} =~ ^[0-9]+$ ]] || refuse "$1 takes a number"
+    --minutes)
+        [[ ${2:-} =~ ^[0-9]+([.][0-9]+)?$ ]] || refuse "$1 takes a number"
+        minutes=$2
+        shift
+        ;;
+    --jobs | --seed)
+        [[ ${2:-} =~ ^[0-9]+$ ]] || refuse "$1 takes a whole number"
         case $1 in
-        --minutes) minutes=$2 ;;
         --jobs) jobs=$2 ;;
         --seed) seed=$2 ;;
         esac
@@ -64,7 +68,8 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
-[ "$minutes" -gt 0 ] && [ "$jobs" -gt 0 ] || refuse "--minutes and --jobs are at least 1"
+seconds=$(awk -v minutes="$minutes" 'BEGIN { printf "%d", minutes * 60 }')
+[ "$seconds" -gt 0 ] && [ "$jobs" -gt 0 ] || refuse "--minutes and --jobs are more than 0"
 seed=${seed:-$(date +%s)000}
 
 launcher=()
@@ -178,7 +183,7 @@ one_line() {
 }
 
 began_s=$(date +%s)
-until_s=$((began_s + minutes * 60))
+until_s=$((began_s + seconds))
 stopping=0
 trap 'stopping=1' INT TERM
 pids=()

@@ -4,7 +4,8 @@
  *   --test NAME        one test; what stands before its name's dot may be left out
  *   --seed N           from this seed only
  *   --seeds N          N seeds from there on: a search
- *   --require-all      a search fails when one of the counters of sometimes.h is zero
+ *   --require-all      a search fails when one of the counters of sometimes.h is zero;
+ *   --require-often    when one of those that happen `often` is
  *   --counters FILE    writes seeds, simulated and real seconds, operations and counters as JSON,
  *                      also when a seed fails
  *   --list             the names; --list-searched: of those that may be run from any seed for long
@@ -40,6 +41,7 @@ struct choice {
     uint64_t seed_count;
     const char *counters_path;
     bool require_all;
+    bool require_often;
     bool list;
     bool list_searched;
     int trace;
@@ -198,6 +200,8 @@ static void parse(int argc, char **argv, struct choice *choice)
             choice->trace++;
         } else if (strcmp(argv[i], "--require-all") == 0) {
             choice->require_all = true;
+        } else if (strcmp(argv[i], "--require-often") == 0) {
+            choice->require_often = true;
         } else if (strcmp(argv[i], "--test") == 0 && more) {
             choice->test = argv[++i];
         } else if (strcmp(argv[i], "--seed") == 0 && more) {
@@ -208,8 +212,9 @@ static void parse(int argc, char **argv, struct choice *choice)
         } else if (strcmp(argv[i], "--counters") == 0 && more) {
             choice->counters_path = argv[++i];
         } else {
-            fprintf(stderr, "usage: sim_suite [--list] [--list-searched] [--test NAME] [--seed N] "
-                            "[--seeds N] [--require-all] [--counters FILE] [--trace]\n");
+            fprintf(stderr,
+                    "usage: sim_suite [--list] [--list-searched] [--test NAME] [--seed N] "
+                    "[--seeds N] [--require-all | --require-often] [--counters FILE] [--trace]\n");
             exit(2);
         }
     }
@@ -275,8 +280,8 @@ int main(int argc, char **argv)
         return 2;
     }
     save_counters();
-    if (choice.require_all) {
-        require_counters(choice.test == NULL ? "all tests" : choice.test, false);
+    if (choice.require_all || choice.require_often) {
+        require_counters(choice.test == NULL ? "all tests" : choice.test, !choice.require_all);
     } else if (choice.seed_count > 1) {
         sim_sometimes_print(stdout);
     }
