@@ -41,7 +41,8 @@ struct cluster_options {
     uint32_t shards;
     bool unreliable;
     uint64_t flush_log_bytes; /* 0: no snapshots */
-    bool joined;              /* the first group is joined before the test begins */
+    bool lease_reads;
+    bool joined; /* the first group is joined before the test begins */
 };
 
 struct cluster {
@@ -71,6 +72,11 @@ void server_start(struct server *server);
 /* As the course's Kill or ShutdownServer: the process is gone without a word, and the machine loses
  * what the disk may lose. */
 void server_crash(struct server *server);
+/* As SIGKILL: the process is gone, the machine and all that was written stay. */
+void server_kill(struct server *server);
+/* Ends what has ended itself (sim_host_doom); nothing otherwise. */
+void server_reap(struct server *server);
+void cluster_reap(struct cluster *cluster);
 /* In order, as after SIGTERM. */
 void server_stop(struct server *server);
 void group_crash(struct group *group);

@@ -98,6 +98,7 @@ static struct node_options node_options_of(const struct server *server,
     options.clock = clock_system();
     options.vfs = fake_vfs_vfs(server->host->disk);
     options.seed = rng_next(&sim_world()->rng);
+    options.lease_reads = server->cluster->options.lease_reads;
     uint64_t flush_bytes = server->cluster->options.flush_log_bytes;
     if (flush_bytes != 0) {
         options.flush_log_bytes = flush_bytes;
@@ -114,6 +115,13 @@ static void make_rpc(const struct server *server, struct rpc **rpc, struct rpc_s
     SIM_CHECK_EQ(error, 0);
     error = rpc_server_create(*rpc, &options, rpc_server);
     SIM_CHECK_EQ(error, 0);
+}
+
+/* The process says why and ends; what it made until then goes with it in server_reap. */
+static void start_failed(struct server *server, int error, const char *why)
+{
+    server->host->damaged = server->host->damaged || error == ERR_CORRUPT;
+    sim_host_doom(server->host, why);
 }
 
 static void controller_start(struct server *server)
@@ -134,14 +142,15 @@ static void controller_start(struct server *server)
         error = node_create(&options, &machine, &observer, process->rpc, &process->node, why,
                             sizeof why);
     }
+    server->controller = process;
     if (error != 0) {
-        SIM_FAIL("%s cannot start: %s", server->host->address, why);
+        start_failed(server, error, why);
+        return;
     }
     error = node_add_methods(process->node, process->rpc_server);
     SIM_CHECK_EQ(error, 0);
     error = service_attach(process->service, process->node, process->rpc_server);
     SIM_CHECK_EQ(error, 0);
-    server->controller = process;
     error = rpc_server_start(process->rpc_server);
     SIM_CHECK_EQ(error, 0);
     error = node_start(process->node);
@@ -225,10 +234,11 @@ static void kv_start(struct server *server)
     char why[WHY_BYTES] = "";
     make_rpc(server, &process->rpc, &process->rpc_server);
     int error = kv_open(server, process, &options, why, sizeof why);
-    if (error != 0) {
-        SIM_FAIL("%s cannot start: %s (%s)", server->host->address, why, err_name(error));
-    }
     server->kv = process;
+    if (error != 0) {
+        start_failed(server, error, why);
+        return;
+    }
     error = kv_serve(process, &options);
     SIM_CHECK_EQ(error, 0);
 }
@@ -248,6 +258,7 @@ void server_start(struct server *server)
     }
     sim_leave(former);
     sim_world()->counters.restarts += server->host->incarnation > 0;
+    server_reap(server); /* it may have ended itself at once */
 }
 
 /* ---- end ---- */
@@ -255,12 +266,16 @@ void server_start(struct server *server)
 static void controller_end(struct server *server)
 {
     struct controller_process *process = server->controller;
-    node_stop(process->node);
+    if (process->node != NULL) {
+        node_stop(process->node);
+    }
     rpc_server_shutdown(process->rpc_server, 0);
     server->controller = NULL;
     node_destroy(process->node);
     service_destroy(process->service);
-    config_machine_close(process->machine);
+    if (process->machine != NULL) {
+        config_machine_close(process->machine);
+    }
     rpc_server_destroy(process->rpc_server);
     rpc_destroy(process->rpc);
     free(process);
@@ -269,7 +284,9 @@ static void controller_end(struct server *server)
 static void kv_end(struct server *server)
 {
     struct kv_process *process = server->kv;
-    node_stop(process->node);
+    if (process->node != NULL) {
+        node_stop(process->node);
+    }
     rpc_server_shutdown(process->rpc_server, 0);
     server->kv = NULL;
     mover_runtime_destroy(process->mover);
@@ -295,20 +312,61 @@ static void process_end(struct server *server)
     sim_leave(former);
 }
 
-void server_crash(struct server *server)
+static void end_now(struct server *server, enum fake_crash lose)
 {
-    if (!server_is_up(server)) {
-        return;
-    }
-    sim_trace("crash %s", server->host->address);
     sim_world()->counters.crashes++;
     sim_host_die(server->host);
     process_end(server);
-    sim_host_dead(server->host, FAKE_CRASH_ANY);
+    sim_host_dead(server->host, lose);
     if (server->store != NULL) {
         fake_store_crash(server->store,
                          (size_t)sim_between(0, fake_store_unflushed(server->store)));
     }
+}
+
+void server_crash(struct server *server)
+{
+    if (server_is_up(server)) {
+        sim_trace("crash %s", server->host->address);
+        end_now(server, FAKE_CRASH_ANY);
+    }
+}
+
+void server_kill(struct server *server)
+{
+    if (server_is_up(server)) {
+        sim_trace("kill %s", server->host->address);
+        end_now(server, FAKE_CRASH_KEEP);
+    }
+}
+
+void server_reap(struct server *server)
+{
+    if (server_is_up(server) && server->host->dying) {
+        sim_trace("%s has ended itself", server->host->address);
+        end_now(server, sim_between(0, 1) == 0 ? FAKE_CRASH_KEEP : FAKE_CRASH_ANY);
+    }
+}
+
+void cluster_reap(struct cluster *cluster)
+{
+    for (uint32_t i = 0; i <= cluster->group_count; i++) {
+        struct group *group =
+            i == cluster->group_count ? &cluster->controllers : &cluster->groups[i];
+        for (uint32_t j = 0; j < group->server_count; j++) {
+            server_reap(&group->servers[j]);
+        }
+    }
+}
+
+/* The product's store_failure_stop does not return: the process ends. */
+int __wrap_store_failure_stop(int error, const char *where);
+int __wrap_store_failure_stop(int error, const char *where)
+{
+    if (error == ERR_IO || error == ERR_CORRUPT || error == ERR_NO_SPACE) {
+        sim_host_doom(sim_world()->current, where);
+    }
+    return error;
 }
 
 void server_stop(struct server *server)

@@ -3,6 +3,7 @@
 #include "sim/sim_net.h"
 
 #include "base/assert.h"
+#include "sim/sometimes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,6 +91,19 @@ static bool end_is_alive(const struct conn_end *end)
 }
 
 /* ---- delays ---- */
+
+/* What a clogged link adds to whatever is sent over it now. */
+static uint64_t clog_ns(const struct sim_host *from, const struct sim_host *to)
+{
+    const struct sim_world *world = sim_world();
+    uint64_t until_ns = to == NULL ? 0 : world->clogged_until_ns[from->index][to->index];
+    uint64_t now_ns = world->clock.now_ns;
+    if (until_ns <= now_ns) {
+        return 0;
+    }
+    sim_sometimes(S_LINK_CLOGGED);
+    return until_ns - now_ns;
+}
 
 static uint64_t draw_delay_ns(bool is_answer)
 {
@@ -361,7 +375,8 @@ void conn_send(struct conn *conn, enum conn_side side, enum conn_kind kind, int 
     bool carries =
         kind == CONN_DATA || (!conn->is_stream && (kind == CONN_OPEN || kind == CONN_CLOSE));
     message->lost = carries && draw_loss();
-    uint64_t due_ns = world->clock.now_ns + draw_delay_ns(side == CONN_SERVER && carries);
+    uint64_t due_ns = world->clock.now_ns + draw_delay_ns(side == CONN_SERVER && carries) +
+                      clog_ns(conn->ends[side].host, conn->ends[!side].host);
     message->due_ns = due_ns > pipe->newest_ns ? due_ns : pipe->newest_ns;
     pipe->newest_ns = message->due_ns;
     world->counters.rpcs += carries && side == CONN_CLIENT;
@@ -430,11 +445,12 @@ void datagram_send(struct sim_host *from, struct sim_host *to, struct buf *frame
         world->counters.frames_lost++;
     } else {
         /* Which frames are answers is not visible from outside; half of them are. */
-        datagram_post(from, to, blob, draw_delay_ns(rng_chance(&world->rng, 1, 2)));
+        uint64_t held_ns = clog_ns(from, to);
+        datagram_post(from, to, blob, held_ns + draw_delay_ns(rng_chance(&world->rng, 1, 2)));
         if (world->net.duplicate_permille > 0 &&
             rng_chance(&world->rng, world->net.duplicate_permille, 1000)) {
             world->counters.frames_duplicated++;
-            datagram_post(from, to, blob, draw_delay_ns(true));
+            datagram_post(from, to, blob, held_ns + draw_delay_ns(true));
         }
     }
     blob_unref(blob);

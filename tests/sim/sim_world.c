@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "base/codec.h"
 #include "sim/sim_net.h"
+#include "sim/sometimes.h"
 #include "sim/sim_node.h"
 
 #include <stdio.h>
@@ -275,6 +276,12 @@ void sim_host_doom(struct sim_host *host, const char *what)
         SIM_FAIL("%s ended itself: %s", host->address, what);
     }
     sim_trace("%s ends itself: %s", host->address, what);
+    if (!host->damaged) {
+        bool store = strstr(what, "state machine") != NULL || strstr(what, "applying") != NULL;
+        sim_sometimes(strstr(what, "no space") != NULL ? S_STOPPED_DISK_FULL
+                      : store                          ? S_STOPPED_STORE_FAILED
+                                                       : S_STOPPED_SYNC_FAILED);
+    }
     host->dying = true;
     fake_vfs_halt(host->disk);
 }

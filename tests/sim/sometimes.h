@@ -82,8 +82,12 @@
     X(FRAME_DUPLICATED, true, "frames that came twice")                                            \
     X(CONN_BROKEN, true, "connections broken")                                                     \
     X(CONN_SILENT, true, "connections fallen silent")                                              \
+    X(LINK_CLOGGED, true, "messages held by a clogged link")                                       \
+    X(WALL_JUMPED, false, "wall clocks set forward or back")                                       \
     X(STOPPED_SYNC_FAILED, false, "processes that ended because a write or sync failed")           \
     X(STOPPED_DISK_FULL, false, "processes that ended because the disk was full")                  \
+    X(STOPPED_STORE_FAILED, false, "processes that ended because their store failed")              \
+    X(FLIP_HARMLESS, false, "flipped bits where nothing was read")                                 \
     X(FLIP_FOUND, false, "flipped bits found")                                                     \
     X(REPLICA_REPAIRED, false, "damaged replicas that were made whole from their peers")
 

@@ -20,6 +20,12 @@ struct storm_switches {
     bool large; /* shards and snapshots of several chunks */
     bool transfers;
     bool members;
+    bool lease; /* reads by lease; then clocks differ by no more than leases allow */
+    bool drift; /* clocks differ by much more */
+    bool disks; /* fail, fill up */
+    bool flips; /* bits of one replica's files, while it is down */
+    bool clogs;
+    bool wall; /* clocks on the wall are set */
 };
 
 /* What is being done to the replicas of one group, one step at a time; see storm_members.c. */
@@ -63,12 +69,26 @@ void storm_partition_something(struct storm *storm);
 void storm_change_network(void);
 void storm_pause_something(struct storm *storm);
 void storm_stall_disk(struct storm *storm);
+/* A write, a sync or the store of some server fails soon, or its disk is full. */
+void storm_break_disk(struct storm *storm);
+/* A link, or all that one host sends, holds everything for a while. */
+void storm_clog_something(struct storm *storm);
+void storm_set_wall_clock(struct storm *storm);
+/* Room is made and disks are replaced: nothing that was asked for will fail any more. */
+void storm_mend_disk(struct server *server);
+/* Kills a server, flips a bit of its files and starts it again. When that finds the damage, the
+ * replica is replaced: see storm_members.c. */
+void storm_flip_bit(struct storm *storm);
 
 /* ---- storm_members.c ---- */
 
 void storm_transfer_something(struct storm *storm);
 /* Begins to add, remove or replace a replica of some group, unless one is at it. */
 void storm_change_members(struct storm *storm);
+/* The plan of a group, idle; NULL while something is under way there. */
+struct member_plan *storm_idle_plan(struct storm *storm, struct group *group);
+/* A member that will never start again: another replica takes its place. */
+void storm_replace(struct member_plan *plan, struct server *damaged);
 /* Takes what is under way a step further, where it can go on. */
 void storm_members_advance(struct storm *storm);
 bool storm_members_are_quiet(const struct storm *storm);

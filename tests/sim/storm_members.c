@@ -17,6 +17,7 @@
 enum {
     VOTERS_MIN = 3,
     VOTERS_MAX = 5,
+    FOUNDER_KEPT = 2,
     CONTROLLERS_REPLACED_MAX = 1, /* clients were given a list of them once and for all */
 };
 
@@ -66,35 +67,55 @@ static bool committed_membership(const struct group *group, struct raft_membersh
     return status.raft.membership.position.index <= status.raft.commit;
 }
 
-void storm_change_members(struct storm *storm)
+struct member_plan *storm_idle_plan(struct storm *storm, struct group *group)
 {
-    uint32_t number = (uint32_t)sim_between(0, plan_count(storm) - 1);
-    bool controllers = number == storm->cluster->group_count;
+    const struct cluster *cluster = storm->cluster;
+    bool controllers = group == &cluster->controllers;
+    uint32_t number = controllers ? cluster->group_count : (uint32_t)(group - cluster->groups);
     struct member_plan *plan = &storm->plans[number];
-    plan->group = controllers ? &storm->cluster->controllers : &storm->cluster->groups[number];
-    struct raft_membership members;
-    if (plan->step != PLAN_NONE || !committed_membership(plan->group, &members) ||
-        (controllers && plan->done_count == CONTROLLERS_REPLACED_MAX)) {
-        return;
-    }
-    bool full = plan->group->server_count == CLUSTER_SERVERS_MAX;
-    uint32_t voters = raft_membership_voter_count(&members);
-    bool adds = !full && (voters < VOTERS_MAX || sim_between(0, 1) == 0);
-    bool removes = voters > VOTERS_MIN ? sim_between(0, 1) == 0 || voters >= VOTERS_MAX
-                                       : adds && (controllers || sim_between(0, 3) != 0);
+    plan->group = group;
+    bool idle = plan->step == PLAN_NONE &&
+                !(controllers && plan->done_count == CONTROLLERS_REPLACED_MAX) &&
+                group->server_count < CLUSTER_SERVERS_MAX;
+    return idle ? plan : NULL;
+}
+
+static void plan_begin(struct member_plan *plan, bool adds, struct server *removed)
+{
     plan->added = adds ? group_add_server(plan->group) : NULL;
-    plan->removed = NULL;
-    if (removes) {
-        uint64_t id = members.members[sim_between(0, members.count - 1)].id;
-        plan->removed = &plan->group->servers[id - 1];
-    }
-    plan->step = adds ? PLAN_ADD : removes ? PLAN_REMOVE : PLAN_NONE;
+    plan->removed = removed;
+    plan->step = adds ? PLAN_ADD : removed != NULL ? PLAN_REMOVE : PLAN_NONE;
     if (adds) {
         server_start(plan->added);
     }
     sim_trace("plan for group %llu: add %s, remove %s", (unsigned long long)plan->group->id,
               adds ? plan->added->host->address : "nobody",
-              removes ? plan->removed->host->address : "nobody");
+              removed != NULL ? removed->host->address : "nobody");
+}
+
+void storm_replace(struct member_plan *plan, struct server *damaged)
+{
+    plan_begin(plan, true, damaged);
+}
+
+void storm_change_members(struct storm *storm)
+{
+    struct group *group = storm_any_group(storm);
+    bool controllers = group == &storm->cluster->controllers;
+    struct member_plan *plan = storm_idle_plan(storm, group);
+    struct raft_membership members;
+    if (plan == NULL || !committed_membership(group, &members)) {
+        return;
+    }
+    uint32_t voters = raft_membership_voter_count(&members);
+    bool adds = voters < VOTERS_MAX || sim_between(0, 1) == 0;
+    bool removes = voters > VOTERS_MIN ? voters >= VOTERS_MAX || sim_between(0, 1) == 0
+                                       : adds && (controllers || sim_between(0, 3) != 0);
+    uint64_t id = members.members[sim_between(0, members.count - 1)].id;
+    if (id == FOUNDER_KEPT) { /* some replica that the config lists has to stay */
+        removes = false;
+    }
+    plan_begin(plan, adds, removes ? &group->servers[id - 1] : NULL);
 }
 
 static bool plan_step_is_done(const struct member_plan *plan, const struct raft_membership *members)
@@ -129,6 +150,9 @@ static void plan_next(struct member_plan *plan)
         plan->again_ns = sim_now_ns() + sim_between(0, 3000) * SIM_MS;
         break;
     case PLAN_RETIRE:
+        if (plan->removed->host->damaged) {
+            sim_sometimes(S_REPLICA_REPAIRED);
+        }
         server_retire(plan->removed);
         plan->step = PLAN_NONE;
         break;

@@ -18,6 +18,7 @@ enum {
         2, /* whose operations have little time: what they say of the outcome must be true */
     KEYS = 12,
     DRIFT_PERCENT = 30,
+    LEASE_DRIFT_PERCENT = 5, /* both ways: rates differ by a tenth */
     FLUSH_BYTES = 16 * 1024,
     PADDING_BYTES = 1024,
     LARGE_FLUSH_BYTES = 1024 * 1024,
@@ -58,7 +59,8 @@ static void change_config(struct storm *storm)
 
 static void something_happens(struct storm *storm)
 {
-    switch (sim_between(0, 14)) {
+    const struct storm_switches *on = &storm->on;
+    switch (sim_between(0, 19)) {
     case 0:
     case 1:
     case 2:
@@ -86,13 +88,34 @@ static void something_happens(struct storm *storm)
         break;
     case 11:
     case 12:
-        if (storm->on.transfers) {
+        if (on->transfers) {
             storm_transfer_something(storm);
         }
         break;
     case 13:
-        if (storm->on.members) {
+        if (on->members) {
             storm_change_members(storm);
+        }
+        break;
+    case 14:
+    case 15:
+        if (on->disks) {
+            storm_break_disk(storm);
+        }
+        break;
+    case 16:
+        if (on->flips) {
+            storm_flip_bit(storm);
+        }
+        break;
+    case 17:
+        if (on->clogs) {
+            storm_clog_something(storm);
+        }
+        break;
+    case 18:
+        if (on->wall) {
+            storm_set_wall_clock(storm);
         }
         break;
     default:
@@ -124,7 +147,17 @@ static bool one_in(uint32_t count)
 
 static void draw_switches(struct storm_switches *on)
 {
-    *on = (struct storm_switches){.large = one_in(4), .transfers = one_in(2), .members = one_in(2)};
+    *on = (struct storm_switches){
+        .large = one_in(4),
+        .transfers = one_in(2),
+        .members = one_in(2),
+        .lease = one_in(3),
+        .drift = one_in(2),
+        .disks = one_in(3),
+        .flips = one_in(3),
+        .clogs = one_in(2),
+        .wall = one_in(2),
+    };
 }
 
 static void begin(struct storm *storm)
@@ -136,8 +169,11 @@ static void begin(struct storm *storm)
                                       .shards = STORM_SHARDS,
                                       .flush_log_bytes =
                                           storm->on.large ? LARGE_FLUSH_BYTES : FLUSH_BYTES,
+                                      .lease_reads = storm->on.lease,
                                       .joined = true};
-    sim_world()->drift_percent = DRIFT_PERCENT;
+    sim_world()->drift_percent = storm->on.lease   ? LEASE_DRIFT_PERCENT
+                                 : storm->on.drift ? DRIFT_PERCENT
+                                                   : 0;
     storm->cluster = cluster_create(&options);
     storm->joined[0] = true;
     storm->history = linear_create();
@@ -150,6 +186,10 @@ static void begin(struct storm *storm)
     for (uint32_t i = 0; i < HASTY_CLIENTS; i++) {
         storm->clerks[i].timeout_ms = (uint32_t)sim_between(50, 2000);
     }
+    /* Busy clients find full batches and queues, calm ones find a cluster at rest; and a calm
+     * storm simulates more seconds in the same time. */
+    static const uint32_t pauses_ms[] = {10, 40, 100, 200};
+    uint64_t pause_ms = storm->on.large ? 100 : pauses_ms[sim_between(0, 3)];
     for (uint32_t i = 0; i < STORM_LOOPS; i++) {
         struct loop_options loop = {.number = i,
                                     .key_count = KEYS,
@@ -159,7 +199,7 @@ static void begin(struct storm *storm)
                                         storm->on.large ? LARGE_PADDING_BYTES : PADDING_BYTES,
                                     .padding_one_in = storm->on.large ? 50 : 5,
                                     .pause_min_ns = 0,
-                                    .pause_max_ns = (storm->on.large ? 100 : 10) * SIM_MS};
+                                    .pause_max_ns = pause_ms * SIM_MS};
         loop_start(&storm->loops[i], &storm->clerks[i % STORM_CLIENTS], &loop);
     }
 }
@@ -171,14 +211,36 @@ static bool members_end(void *context)
     return storm_members_are_quiet(context);
 }
 
+static void calm_group(struct group *group)
+{
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        struct server *server = &group->servers[i];
+        server_reap(server);
+        if (server->host->disk_fails && !server->host->damaged) {
+            server_kill(server);
+        }
+        storm_mend_disk(server);
+    }
+}
+
+/* Nothing happens any more. What has ended itself, or might yet, starts on a disk that works. */
+static void calm(struct storm *storm)
+{
+    sim_heal();
+    sim_world()->net = sim_net_reliable();
+    calm_group(&storm->cluster->controllers);
+    for (uint32_t i = 0; i < storm->cluster->group_count; i++) {
+        calm_group(&storm->cluster->groups[i]);
+    }
+    storm_start_everything(storm);
+}
+
 static void end(struct storm *storm)
 {
     for (uint32_t i = 0; i < STORM_LOOPS; i++) {
         loop_stop(&storm->loops[i]);
     }
-    sim_heal();
-    sim_world()->net = sim_net_reliable();
-    storm_start_everything(storm);
+    calm(storm);
     loops_wait(storm->loops, STORM_LOOPS, STORM_CALM_NS);
     bool quiet = sim_run_until(STORM_CALM_NS, members_end, storm);
     SIM_CHECK(quiet);
@@ -205,6 +267,7 @@ static void swarm(void)
     uint64_t until_ns = sim_now_ns() + STORM_NS;
     while (sim_now_ns() < until_ns) {
         sim_run(sim_between(0, 400) * SIM_MS);
+        cluster_reap(storm->cluster);
         storm_members_advance(storm);
         something_happens(storm);
     }
