@@ -188,6 +188,25 @@ static void test_call_to_a_silent_controller_is_unknown(void **state)
     setup_end(&setup);
 }
 
+/* One controller lost its leadership with the change in its log, the other knows of no leader. That
+ * nobody leads, said to a later attempt, does not undo the first. */
+static void test_call_lost_then_refused_is_unknown(void **state)
+{
+    (void)state;
+    struct setup setup = setup_make();
+    uint64_t number;
+    char text[200] = "", addresses[300];
+    struct fake_server *lost = fake_server_start(setup.cluster, FAKE_REFUSING);
+    lost->error = ERR_LEADER_LOST;
+    struct fake_server *other = fake_server_start(setup.cluster, FAKE_FOLLOWER);
+    both(addresses, lost, other);
+    setup_client(&setup, addresses);
+    assert_int_equal(change(&setup, in_ms(500), &number, text, sizeof text), ERR_TIMEOUT);
+    assert_true(fake_calls(lost) > 0);
+    assert_true(fake_calls(other) > 0);
+    setup_end(&setup);
+}
+
 static void test_call_leaves_a_silent_controller_before_its_deadline(void **state)
 {
     (void)state;
@@ -379,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_call_goes_on_from_a_dead_controller_to_the_next),
         cmocka_unit_test(test_call_without_controllers_is_not_done_and_keeps_its_deadline),
         cmocka_unit_test(test_call_to_a_silent_controller_is_unknown),
+        cmocka_unit_test(test_call_lost_then_refused_is_unknown),
         cmocka_unit_test(test_call_leaves_a_silent_controller_before_its_deadline),
         cmocka_unit_test(test_call_refused_for_good_says_why),
         cmocka_unit_test(test_destroy_ends_calls_under_way_once),

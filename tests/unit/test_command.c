@@ -249,6 +249,12 @@ static void test_block_check_kinds_must_match(void **state)
     assert_int_equal(check_ops(7, true, mixed, 2), ERR_PROTOCOL);
     assert_int_equal(check_ops(7, false, mixed + 1, 1), ERR_OK);
     assert_int_equal(check_ops(7, true, mixed + 1, 1), ERR_PROTOCOL);
+    /* Each with a sequence that is right among the others. */
+    struct op counted_get = op_of(OP_GET, 1, "a", "");
+    struct op uncounted_put = op_of(OP_PUT, 0, "a", "v");
+    assert_int_equal(check_ops(7, false, &counted_get, 1), ERR_PROTOCOL);
+    assert_int_equal(check_ops(0, false, mixed, 1), ERR_PROTOCOL);
+    assert_int_equal(check_ops(7, true, &uncounted_put, 1), ERR_PROTOCOL);
 }
 
 static void test_block_check_sequences_must_ascend(void **state)

@@ -106,6 +106,23 @@ static void test_retry_is_answered_with_the_first_result(void **state)
     assert_int_equal(history_latest(fixture->state.history)->number, 1);
 }
 
+static void test_retry_after_a_restart_is_answered_with_the_first_result(void **state)
+{
+    struct fixture *fixture = *state;
+    struct msg_request_header header = {.client_id = 5, .sequence = 1, .acked_below = 1};
+    assert_int_equal(run_join(fixture, header, 1).config_number, 1);
+    struct buf stored;
+    buf_init(&stored);
+    config_state_encode(&fixture->state, &stored);
+    config_state_deinit(&fixture->state);
+    config_state_init(&fixture->state);
+    assert_int_equal(config_state_decode(buf_view(&stored), &fixture->state), 0);
+    buf_deinit(&stored);
+    struct msg_change_response again = run_join(fixture, header, 1);
+    assert_int_equal(again.header.error, 0);
+    assert_int_equal(again.config_number, 1);
+}
+
 static void test_retry_of_a_refusal_is_refused_again_though_it_would_now_pass(void **state)
 {
     struct fixture *fixture = *state;
@@ -187,6 +204,8 @@ int main(void)
         cmocka_unit_test(test_command_before_create_is_not_executed),
         cmocka_unit_test_setup_teardown(test_retry_is_answered_with_the_first_result, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(
+            test_retry_after_a_restart_is_answered_with_the_first_result, setup, teardown),
         cmocka_unit_test_setup_teardown(
             test_retry_of_a_refusal_is_refused_again_though_it_would_now_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sequence_reused_or_stale_or_too_old_is_an_error, setup,

@@ -1,5 +1,6 @@
 #include "config_test.h"
 
+#include "base/codec.h"
 #include "base/rng.h"
 #include "shardctrler/history.h"
 #include "shardctrler/transition.h"
@@ -119,11 +120,48 @@ static void test_history_cut_bytes_are_refused(void **state)
     }
 }
 
+/* A stored history of two configs: the first whole, the second as a difference. */
+static int decode_two(uint64_t first_number, uint64_t owner)
+{
+    struct buf bytes, record;
+    buf_init(&bytes);
+    buf_init(&record);
+    struct config *first = config_create(first_number, SHARDS);
+    put_varint(&bytes, 2);
+    put_u8(&record, 1);
+    config_encode(first, &record);
+    put_sized(&bytes, buf_view(&record));
+    buf_clear(&record);
+    put_u8(&record, 2);
+    put_varint(&record, 1);
+    put_varint(&record, 0);
+    put_varint(&record, owner);
+    put_u8(&record, 0);
+    put_sized(&bytes, buf_view(&record));
+    struct reader reader = reader_of(buf_view(&bytes));
+    struct history *history = NULL;
+    int error = history_decode(&reader, &history);
+    history_destroy(history);
+    config_free(first);
+    buf_deinit(&record);
+    buf_deinit(&bytes);
+    return error;
+}
+
+static void test_history_that_cannot_be_is_refused(void **state)
+{
+    (void)state;
+    assert_int_equal(decode_two(0, 0), 0);
+    assert_int_equal(decode_two(1, 0), ERR_CORRUPT); /* config 1 in the place of config 0 */
+    assert_int_equal(decode_two(0, 9), ERR_CORRUPT); /* nobody is group 9 */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_history_gives_every_config_back_also_after_encoding),
         cmocka_unit_test(test_history_cut_bytes_are_refused),
+        cmocka_unit_test(test_history_that_cannot_be_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -465,6 +465,51 @@ static void test_shard_install_before_the_end_or_with_other_sums_is_refused(void
     buf_deinit(&rows.last_row);
 }
 
+/* As many rows and bytes as the source has, and one other byte in one of them. */
+static void test_shard_install_of_other_rows_of_the_same_size_is_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    freeze_in_a(fixture);
+    struct kv_move_rows rows = {0};
+    struct kv_command chunk;
+    struct kv_move_scan scan;
+    kv_move_scan_init(&scan, 0, 2, 2);
+    while (!scan.done) {
+        assert_int_equal(kv_move_scan_step(fixture->a.replica.machine, &scan, 100), 0);
+    }
+    next_chunk(fixture, 1000000, &rows, &chunk);
+    assert_true(rows.end);
+    uint8_t *value = memmem(rows.rows.data, rows.rows.size, "value", 5);
+    assert_non_null(value);
+    value[4] = 'E';
+    assert_int_equal(kv_single_run(&fixture->b, &chunk), 0);
+    struct kv_command install = {.kind = KV_COMMAND_INSTALL,
+                                 .number = 2,
+                                 .row_count = scan.rows,
+                                 .row_bytes = scan.bytes,
+                                 .checksum = scan.checksum};
+    assert_int_equal(kv_single_run(&fixture->b, &install), ERR_CORRUPT);
+    assert_int_equal(kv_single_state(&fixture->b, 0), SHARD_PULLING);
+    kv_move_scan_deinit(&scan);
+    buf_deinit(&rows.rows);
+    buf_deinit(&rows.last_row);
+}
+
+/* What is frozen does not change, its sessions neither: they expire where they are served. */
+static void test_shard_frozen_does_not_expire_its_sessions(void **state)
+{
+    struct fixture *fixture = *state;
+    struct kv_command expire = {.kind = KV_COMMAND_EXPIRE, .shard = 0};
+    freeze_in_a(fixture);
+    size_t rows = fake_store_rows(fixture->a.replica.fake);
+    fixture->a.log.time_ms += 2 * SESSION_TTL_MS;
+    assert_int_equal(kv_single_run(&fixture->a, &expire), ERR_WRONG_GROUP);
+    assert_int_equal(fake_store_rows(fixture->a.replica.fake), rows);
+    assert_int_equal(kv_single_run(&fixture->b, &expire), ERR_SHARD_MOVING);
+    assert_int_equal(kv_copy_shard(&fixture->a, &fixture->b, 0, 2, 1000), 0);
+    assert_int_equal(put_with_session(&fixture->b, 0, 1, "x").version, 11); /* still known */
+}
+
 static void test_shard_reading_what_is_not_frozen_is_refused(void **state)
 {
     struct fixture *fixture = *state;
@@ -555,6 +600,8 @@ int main(void)
         SHARD_TEST(test_shard_chunk_twice_late_or_foreign_changes_nothing),
         SHARD_TEST(test_shard_chunk_with_bad_rows_is_refused_whole),
         SHARD_TEST(test_shard_install_before_the_end_or_with_other_sums_is_refused),
+        SHARD_TEST(test_shard_install_of_other_rows_of_the_same_size_is_refused),
+        SHARD_TEST(test_shard_frozen_does_not_expire_its_sessions),
         SHARD_TEST(test_shard_reading_what_is_not_frozen_is_refused),
         SHARD_TEST(test_shard_session_age_travels_not_time),
         SHARD_TEST(test_shard_states_survive_a_crash_at_every_point),

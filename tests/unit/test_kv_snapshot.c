@@ -3,6 +3,9 @@
  * everything itself. Over RocksDB and over the store in memory. */
 #include "kv_fixture.h"
 
+#include "base/crc32c.h"
+#include "lib/fake_vfs.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -257,6 +260,131 @@ static void test_kv_snapshot_damage_anywhere_is_found(void **state)
     buf_deinit(&stream);
 }
 
+/* A block is bound to its place: two of one size do not change places. */
+static void test_kv_snapshot_blocks_that_changed_places_are_found(void **state)
+{
+    enum { BLOCK = 64 * 1024 + 4, HEADER_MAX = 200 };
+    struct fixture *fixture = *state;
+    fill(fixture, 100, 3000);
+    struct buf stream = {0};
+    read_stream(fixture, 65536, &stream);
+    assert_true(stream.size > HEADER_MAX + 3 * BLOCK);
+    uint8_t *first = test_calloc(1, BLOCK);
+    char dir[128];
+    /* Wherever the header ends: one of these is the exchange of the first two blocks, the others
+     * are damage of another kind. */
+    for (size_t at = 20; at < HEADER_MAX; at++) {
+        struct buf changed = {0};
+        buf_append(&changed, stream.data, stream.size);
+        memcpy(first, changed.data + at, BLOCK);
+        memmove(changed.data + at, changed.data + at + BLOCK, BLOCK);
+        memcpy(changed.data + at + BLOCK, first, BLOCK);
+        make_dir(fixture, "in", dir);
+        assert_int_equal(receive(fixture, dir, buf_view(&changed), BLOCK), ERR_CORRUPT);
+        assert_int_equal(vfs_system()->remove_tree(vfs_system()->context, dir), 0);
+        buf_deinit(&changed);
+    }
+    test_free(first);
+    buf_deinit(&stream);
+}
+
+/* Applies the sender's log from `next` on to the receiver. */
+static size_t follow(struct fixture *fixture, size_t next)
+{
+    const struct kv_log *log = &fixture->sender.log;
+    for (; next < log->count; next++) {
+        struct sm_command command = {.position = {log->commands[next].index, 1},
+                                     .time_ms = log->commands[next].time_ms,
+                                     .payload = blob_view(log->commands[next].payload)};
+        struct sm_batch batch = {&command, 1, command.position};
+        assert_int_equal(fixture->sm.ops->apply(fixture->sm.sm, &batch), 0);
+    }
+    return next;
+}
+
+/* The receiver has sessions in memory, of what it applied itself. What the snapshot says about them
+ * is newer. */
+static void test_kv_snapshot_replaces_sessions_in_memory(void **state)
+{
+    struct fixture *fixture = *state;
+    fill(fixture, 4, 10);
+    (void)follow(fixture, 0);
+    struct op op = {
+        .kind = OP_APPEND, .sequence = 5, .shard = 0, .key = KEY("once"), .value = KEY("x")};
+    uint64_t version = kv_single_op(&fixture->sender, 5, &op).version;
+    struct buf stream = {0};
+    char dir[128];
+    read_stream(fixture, 4096, &stream);
+    make_dir(fixture, "in", dir);
+    assert_int_equal(receive(fixture, dir, buf_view(&stream), 4096), 0);
+    assert_int_equal(fixture->sm.ops->restore(fixture->sm.sm, dir), 0);
+    size_t next = fixture->sender.log.count;
+    assert_int_equal(kv_single_op(&fixture->sender, 5, &op).version, version);
+    (void)follow(fixture, next);
+    assert_int_equal(hash_of(&fixture->sm), hash_of(&fixture->sender.replica.sm));
+    buf_deinit(&stream);
+}
+
+/* Names and sizes of a folder's files. */
+struct listing {
+    struct fake_vfs *disk;
+    const char *dir;
+    size_t count;
+    uint64_t bytes;
+    uint32_t checksum;
+};
+
+static void list_each(void *context, const char *name)
+{
+    struct listing *listing = context;
+    char path[VFS_PATH_BYTES_MAX];
+    struct buf bytes = {0};
+    assert_int_equal(vfs_path(path, listing->dir, name), 0);
+    assert_true(fake_vfs_file_bytes(listing->disk, path, &bytes));
+    listing->count++;
+    listing->bytes += bytes.size;
+    listing->checksum += crc32c_extend(0, bytes.data, bytes.size);
+    buf_deinit(&bytes);
+}
+
+/* When receive_finish has said so, all of it survives a power loss. */
+static void test_kv_snapshot_received_is_durable(void **state)
+{
+    struct fixture *fixture = *state;
+    fill(fixture, 50, 3000);
+    struct buf stream = {0};
+    read_stream(fixture, 65536, &stream);
+    struct fake_vfs *disk = fake_vfs_create(1);
+    const struct vfs *vfs = fake_vfs_vfs(disk);
+    struct fake_store *fake = fake_store_create(vfs);
+    struct store store = fake_store_as_store(fake);
+    struct kv_machine_options options = {.group_id = 1, .store = &store, .vfs = vfs};
+    struct kv_machine *machine = NULL;
+    char why[256] = "";
+    assert_int_equal(kv_machine_create(&options, &machine, why, sizeof why), 0);
+    struct state_machine sm = kv_machine_ops(machine);
+    assert_int_equal(vfs_make_dirs(vfs, "in"), 0);
+    struct sm_snapshot_writer *writer = NULL;
+    assert_int_equal(sm.ops->receive_open(sm.sm, "in", &writer), 0);
+    assert_int_equal(sm.ops->receive_write(writer, buf_view(&stream)), 0);
+    assert_int_equal(sm.ops->receive_finish(writer), 0);
+    sm.ops->receive_close(writer);
+    struct listing before = {.disk = disk, .dir = "in/store"};
+    assert_int_equal(vfs->list(vfs->context, "in/store", list_each, &before), 0);
+    assert_true(before.bytes > 50 * 3000);
+    fake_vfs_crash_as(disk, FAKE_CRASH_LOSE, NULL);
+    struct listing after = {.disk = disk, .dir = "in/store"};
+    bool complete = false;
+    assert_int_equal(vfs->list(vfs->context, "in/store", list_each, &after), 0);
+    assert_memory_equal(&after, &before, sizeof after);
+    assert_int_equal(vfs->exists(vfs->context, "in/complete", &complete), 0);
+    assert_true(complete);
+    kv_machine_destroy(machine);
+    fake_store_destroy(fake);
+    fake_vfs_destroy(disk);
+    buf_deinit(&stream);
+}
+
 static void test_kv_flush_makes_durable_what_was_applied(void **state)
 {
     struct fixture *fixture = *state;
@@ -275,6 +403,11 @@ int main(void)
     const struct CMUnitTest tests[] = {
         BOTH(test_kv_snapshot_arrives_whole_and_the_receiver_goes_on),
         cmocka_unit_test_setup_teardown(test_kv_snapshot_damage_anywhere_is_found, set_up_fake,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(test_kv_snapshot_blocks_that_changed_places_are_found,
+                                        set_up_fake, tear_down),
+        BOTH(test_kv_snapshot_replaces_sessions_in_memory),
+        cmocka_unit_test_setup_teardown(test_kv_snapshot_received_is_durable, set_up_fake,
                                         tear_down),
         BOTH(test_kv_flush_makes_durable_what_was_applied),
     };

@@ -125,6 +125,33 @@ static void test_s09_old_term_entry_is_not_committed_by_counting(void **state)
     pump_destroy(pump);
 }
 
+/* An acceptance that names an entry the leader does not have counts for nothing, whatever it means.
+ */
+static void test_acceptance_of_what_is_not_in_our_log_counts_for_nothing(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, NULL);
+    pump_elect(pump, 1);
+    pump_tick_all(pump, 1);
+    pump->cut[1][2] = true;
+    pump->cut[1][3] = true;
+    struct raft_position position = pump_propose(pump, 1, "a");
+    pump_sync(pump, 1, 9);
+    uint64_t match = pump_progress(pump, 1, 2).match;
+    assert_true(match < position.index);
+    struct raft_message ack = pump_message(RAFT_MSG_APPEND_REPLY, 2, 1, position.term);
+    ack.position = (struct raft_position){position.index, position.term - 1};
+    pump_step(pump, &ack);
+    ack.position = (struct raft_position){position.index + 1, position.term};
+    pump_step(pump, &ack);
+    assert_int_equal(pump_progress(pump, 1, 2).match, match);
+    assert_true(pump_status(pump, 1).commit < position.index);
+    ack.position = position;
+    pump_step(pump, &ack);
+    assert_int_equal(pump_status(pump, 1).commit, position.index);
+    pump_destroy(pump);
+}
+
 static void test_s10_empty_append_commits_no_further_than_its_previous(void **state)
 {
     (void)state;
@@ -699,6 +726,7 @@ int main(void)
         cmocka_unit_test(test_proposals_before_a_ready_share_one_append),
         cmocka_unit_test(test_each_entry_goes_to_each_follower_once),
         cmocka_unit_test(test_followers_learn_the_commit_index_with_the_next_heartbeat),
+        cmocka_unit_test(test_acceptance_of_what_is_not_in_our_log_counts_for_nothing),
         cmocka_unit_test(test_s09_old_term_entry_is_not_committed_by_counting),
         cmocka_unit_test(test_s10_empty_append_commits_no_further_than_its_previous),
         cmocka_unit_test(test_s10_heartbeat_commit_is_clamped_to_the_match),

@@ -117,6 +117,7 @@ static void test_hints_in_a_circle_make_no_loop(void **state)
         while (router_next_batch(fixture.router, fixture.now_ns, &flight.batch)) {
             take_apart(&flight);
             sent++;
+            assert_true(sent < 1000);
             bool first = strcmp(flight.batch.address, "127.0.0.1:1001") == 0;
             refuse(&fixture, &flight, ERR_NOT_LEADER, first ? "127.0.0.1:1002" : "127.0.0.1:1001");
         }
@@ -189,6 +190,7 @@ static void test_wrong_group_in_a_circle_makes_no_loop(void **state)
         while (router_next_batch(fixture.router, fixture.now_ns, &flight.batch)) {
             take_apart(&flight);
             sent++;
+            assert_true(sent < 1000);
             bool first = strncmp(flight.batch.address, "127.0.0.1:1", 11) == 0;
             struct msg_route route = route_to(1 + sent, 0, first ? 2 : 1);
             answer_each(&fixture, &flight, &wrong, &route, 1);
@@ -793,6 +795,112 @@ static void test_outstanding_limits_refuse_with_busy(void **state)
     router_destroy(fixture.router);
 }
 
+/* A session keeps the results of all that came after the oldest write without an answer, and only
+ * so many of them: others must wait for it, though few are under way. */
+static void test_writes_far_ahead_of_the_oldest_are_refused_with_busy(void **state)
+{
+    (void)state;
+    enum { AT_ONCE = 64 };
+    struct fixture fixture = fixture_make_with(router_options_default());
+    struct router_completion completion;
+    struct flight oldest, flight;
+    submit(&fixture, OP_PUT, 0);
+    take(&fixture, &oldest);
+    for (uint32_t i = 1; i < SESSION_OUTSTANDING_MAX; i++) {
+        submit(&fixture, OP_PUT, 0);
+        if (i % AT_ONCE == 0 || i + 1 == SESSION_OUTSTANDING_MAX) {
+            while (router_next_batch(fixture.router, fixture.now_ns, &flight.batch)) {
+                take_apart(&flight);
+                answer_all(&fixture, &flight, 0);
+            }
+            while (router_next_completion(fixture.router, &completion)) {
+                assert_int_equal(completion.outcome, OUTCOME_DONE);
+            }
+        }
+    }
+    assert_int_equal(submit_for(&fixture, OP_PUT, 0, "v", NS_PER_S), ERR_BUSY);
+    assert_int_equal(submit_for(&fixture, OP_GET, 0, "", NS_PER_S), 0);
+    assert_int_equal(submit_for(&fixture, OP_PUT, 1, "v", NS_PER_S), 0);
+    answer_all(&fixture, &oldest, 0);
+    assert_int_equal(submit_for(&fixture, OP_PUT, 0, "v", NS_PER_S), 0);
+    router_destroy(fixture.router);
+}
+
+static void test_older_config_changes_nothing(void **state)
+{
+    (void)state;
+    static const uint64_t all_of_two[FIXTURE_SHARDS] = {2, 2, 2, 2, 2, 2, 2, 2};
+    struct fixture fixture = fixture_make();
+    struct flight flight;
+    fixture_give_config(&fixture, 3, all_of_two);
+    fixture_give_config(&fixture, 2, fixture_owners);
+    fixture_give_config(&fixture, 3, fixture_owners); /* another one of that number cannot be */
+    submit(&fixture, OP_PUT, 0);
+    take(&fixture, &flight);
+    assert_memory_equal(flight.batch.address, "127.0.0.1:2", 11);
+    assert_int_equal(flight.request.config_number, 3);
+    answer_all(&fixture, &flight, 0);
+    expect_completion(&fixture, 1, OUTCOME_DONE, 0);
+    fixture_end(&fixture);
+}
+
+/* Group 2 has moved to other machines; a route to it that is older comes behind. */
+static void test_older_addresses_of_a_group_change_nothing(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_make();
+    struct flight flight;
+    int wrong = ERR_WRONG_GROUP;
+    struct msg_route routes[2] = {route_to(5, 0, 2), route_to(3, 1, 2)};
+    for (uint32_t r = 0; r < 3; r++) {
+        (void)snprintf(routes[0].addresses[r], ADDRESS_BYTES_MAX, "127.0.0.1:29%02u", r);
+    }
+    submit(&fixture, OP_PUT, 0);
+    take(&fixture, &flight);
+    answer_each(&fixture, &flight, &wrong, routes, 2);
+    take(&fixture, &flight); /* whoever led as far as is known */
+    refuse(&fixture, &flight, ERR_NOT_LEADER, "");
+    take(&fixture, &flight);
+    assert_memory_equal(flight.batch.address, "127.0.0.1:29", 12);
+    answer_all(&fixture, &flight, 0);
+    expect_completion(&fixture, 1, OUTCOME_DONE, 0);
+    fixture_end(&fixture);
+}
+
+/* Its time is over before anybody's patience is: it is under way for the first time. */
+static void test_deadline_of_a_first_attempt_under_way_is_unknown(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_make();
+    struct flight flight;
+    assert_int_equal(submit_for(&fixture, OP_PUT, 0, "v", 20 * MS), 0);
+    take(&fixture, &flight);
+    advance(&fixture, 20 * MS);
+    expect_completion(&fixture, 1, OUTCOME_UNKNOWN, ERR_TIMEOUT);
+    answer_all(&fixture, &flight, 0); /* too late to matter */
+    fixture_end(&fixture);
+}
+
+/* What is said to a later attempt alone, by any error, says nothing about one that was lost. */
+static void test_lost_write_then_any_final_error_ends_unknown(void **state)
+{
+    (void)state;
+    static const int errors[] = {ERR_SHARD_RANGE, ERR_UNSUPPORTED, ERR_PROTOCOL};
+    for (size_t i = 0; i < sizeof errors / sizeof errors[0]; i++) {
+        struct fixture fixture = fixture_make();
+        struct flight lost, flight;
+        submit(&fixture, OP_PUT, 0);
+        take(&fixture, &lost);
+        router_connection_lost(fixture.router, lost.batch.connection, fixture.now_ns);
+        flight_end(&lost);
+        take(&fixture, &flight);
+        assert_int_equal(flight.ops[0].sequence, 1);
+        answer_all(&fixture, &flight, errors[i]);
+        expect_completion(&fixture, 1, OUTCOME_UNKNOWN, errors[i]);
+        fixture_end(&fixture);
+    }
+}
+
 static void test_config_with_another_shard_count_is_refused(void **state)
 {
     (void)state;
@@ -837,6 +945,11 @@ int main(void)
         cmocka_unit_test(test_session_expired_is_unknown_and_final),
         cmocka_unit_test(test_command_too_old_is_not_sent_again),
         cmocka_unit_test(test_outstanding_limits_refuse_with_busy),
+        cmocka_unit_test(test_writes_far_ahead_of_the_oldest_are_refused_with_busy),
+        cmocka_unit_test(test_older_config_changes_nothing),
+        cmocka_unit_test(test_older_addresses_of_a_group_change_nothing),
+        cmocka_unit_test(test_deadline_of_a_first_attempt_under_way_is_unknown),
+        cmocka_unit_test(test_lost_write_then_any_final_error_ends_unknown),
         cmocka_unit_test(test_config_with_another_shard_count_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -236,9 +236,29 @@ static void test_random_walk_never_loses_a_source(void **state)
     config_free(config);
 }
 
+/* It is still listed, since its data is; but it takes no shards, and cannot leave once more. */
+static void test_departed_group_is_given_nothing(void **state)
+{
+    (void)state;
+    char why[256];
+    struct config *config = config_create(0, SHARDS);
+    struct config *next = NULL;
+    join(&config, 1);
+    join(&config, 2);
+    leave(&config, 1, false);
+    assert_true(config_find_group(config, 1)->departed);
+    uint64_t left = 1;
+    assert_int_equal(transition_move(config, 0, left, &next, why, sizeof why), ERR_GROUP_UNKNOWN);
+    assert_non_null(strstr(why, "group 1 is not in config 3"));
+    assert_int_equal(transition_leave(config, &left, 1, true, &next, why, sizeof why),
+                     ERR_GROUP_UNKNOWN);
+    config_free(config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_departed_group_is_given_nothing),
         cmocka_unit_test(test_join_first_group_owns_all_and_data_comes_from_nobody),
         cmocka_unit_test(test_join_second_group_takes_half_and_names_the_source),
         cmocka_unit_test(test_leave_keeps_the_departed_group_while_its_data_is_wanted),
