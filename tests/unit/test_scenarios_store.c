@@ -28,7 +28,10 @@ enum {
     KEYS = 2000,
     OPS_OF_ENTRY = 3,
     BATCH_ENTRIES_MAX = 20,
-    MEMTABLE_BYTES = 1024 * 1024
+    MEMTABLE_BYTES = 1024 * 1024,
+    /* Of the buffer above RocksDB: one goes through memtables, the other becomes a table. */
+    SMALL_TABLE_BYTES = 64 * 1024,
+    LARGE_TABLE_BYTES = 2 * 1024 * 1024,
 };
 
 /* Written by the child, read by the parent. */
@@ -160,13 +163,15 @@ static void *flusher(void *context)
 }
 
 /* Never returns: killed, or ended with a code that is not 0. */
-static _Noreturn void live(struct fixture *fixture, uint64_t seed, uint64_t table_bytes)
+static _Noreturn void live(struct fixture *fixture, uint64_t seed, bool large)
 {
+    const uint64_t table_bytes = large ? LARGE_TABLE_BYTES : SMALL_TABLE_BYTES;
     struct life life = {.shared = fixture->shared};
     struct rng rng;
     char why[512] = "";
     rng_init(&rng, seed);
-    atomic_init(&life.pause_us, rng_between(&rng, 500, 20000));
+    atomic_init(&life.pause_us,
+                large ? rng_between(&rng, 100000, 400000) : rng_between(&rng, 500, 20000));
     struct store_rocksdb_options options = {.memtable_bytes = MEMTABLE_BYTES};
     struct write_buffer_options buffer = {.table_bytes_max = table_bytes};
     struct kv_machine_options machine = {
@@ -264,7 +269,7 @@ static void check_found(struct fixture *fixture, uint64_t applied_before, uint64
 }
 
 static void lives(struct fixture *fixture, uint64_t seed, uint32_t count, uint64_t entries_max,
-                  uint64_t table_bytes, struct outcome *outcome)
+                  bool large, struct outcome *outcome)
 {
     struct rng rng;
     rng_init(&rng, seed);
@@ -280,7 +285,7 @@ static void lives(struct fixture *fixture, uint64_t seed, uint32_t count, uint64
         pid_t child = fork();
         assert_true(child >= 0);
         if (child == 0) {
-            live(fixture, seed * 1000 + life, table_bytes);
+            live(fixture, seed * 1000 + life, large && life % 2 == 0);
         }
         wait_for(fixture, child, 0);
         outcome->leftovers += life > 0 && count_tables(fixture) < tables;
@@ -332,16 +337,17 @@ static void test_s29_killed_process_finds_its_position_with_the_data(void **stat
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    lives(fixture, 29, 16, 120, 64 * 1024, &outcome);
+    lives(fixture, 29, 16, 120, false, &outcome);
     assert_true(outcome.lost > 0); /* otherwise nothing was shown */
 }
 
-/* Tables of the size that RocksDB takes whole; enough of them that it merges all the time. */
+/* Also with tables of the size that RocksDB takes as they are, one beside the other; enough of
+ * them that it merges all the time. */
 static void test_s32_killed_process_in_the_middle_of_compactions(void **state)
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    lives(fixture, 32, 7, 3000, 256 * 1024, &outcome);
+    lives(fixture, 32, 8, 3000, true, &outcome);
     print_message("%u looks saw tables merged, %u lives began by removing unfinished ones\n",
                   outcome.shrunk, outcome.leftovers);
     assert_true(outcome.shrunk > 0);
