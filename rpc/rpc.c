@@ -37,25 +37,79 @@ bool rpc__on_own_thread(const struct rpc *rpc)
     return false;
 }
 
+/* The process's part this thread runs callbacks for and whose turn_end it will call after them. */
+static _Thread_local const struct rpc *turn_of;
+
+bool rpc_turn_follows(const struct rpc *rpc)
+{
+    return turn_of == rpc;
+}
+
+static void tag_run(const grpc_event *event)
+{
+    struct rpc__tag *tag = event->tag;
+    uint32_t armed = atomic_load_explicit(&tag->armed, memory_order_acquire);
+    ASSERT_CMP(armed, ==, 1);
+    tag->run(tag, event->success != 0);
+}
+
+/* What has arrived without waiting for more, after the first. False: the queue is shut down. */
+static bool take_the_rest(struct rpc__queue *queue)
+{
+    for (uint32_t i = 1; i < RPC__TAGS_A_TURN; i++) {
+        grpc_event event =
+            grpc_completion_queue_next(queue->queue, gpr_time_0(GPR_CLOCK_MONOTONIC), NULL);
+        if (event.type != GRPC_OP_COMPLETE) {
+            return event.type != GRPC_QUEUE_SHUTDOWN;
+        }
+        tag_run(&event);
+    }
+    return true;
+}
+
+static void end_turn(struct rpc__queue *queue)
+{
+    turn_of = NULL;
+    pthread_mutex_lock(&queue->turn_lock);
+    if (queue->turn_end != NULL) {
+        queue->turn_end(queue->turn_context);
+    }
+    pthread_mutex_unlock(&queue->turn_lock);
+}
+
 static void *queue_main(void *argument)
 {
     struct rpc__queue *queue = argument;
-    for (;;) {
+    bool open = true;
+    while (open) {
         grpc_event event =
             grpc_completion_queue_next(queue->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
-        switch (event.type) {
-        case GRPC_OP_COMPLETE: {
-            struct rpc__tag *tag = event.tag;
-            uint32_t armed = atomic_load_explicit(&tag->armed, memory_order_acquire);
-            ASSERT_CMP(armed, ==, 1);
-            tag->run(tag, event.success != 0);
-            break;
+        if (event.type != GRPC_OP_COMPLETE) {
+            open = event.type != GRPC_QUEUE_SHUTDOWN;
+            continue;
         }
-        case GRPC_QUEUE_SHUTDOWN:
-            return NULL;
-        case GRPC_QUEUE_TIMEOUT:
-            break;
+        bool turns = atomic_load_explicit(&queue->turns, memory_order_relaxed);
+        turn_of = turns ? queue->rpc : NULL;
+        tag_run(&event);
+        if (turns) {
+            open = take_the_rest(queue);
+            end_turn(queue);
         }
+    }
+    return NULL;
+}
+
+void rpc_set_turn_end(struct rpc *rpc, rpc_turn_fn turn_end, void *context)
+{
+    for (uint32_t i = 0; i < rpc->queue_count; i++) {
+        struct rpc__queue *queue = &rpc->queues[i];
+        ASSERT(!pthread_equal(pthread_self(), queue->thread));
+        pthread_mutex_lock(&queue->turn_lock);
+        ASSERT(turn_end == NULL || queue->turn_end == NULL);
+        queue->turn_end = turn_end;
+        queue->turn_context = context;
+        atomic_store_explicit(&queue->turns, turn_end != NULL, memory_order_relaxed);
+        pthread_mutex_unlock(&queue->turn_lock);
     }
 }
 
@@ -158,6 +212,7 @@ int rpc_create(const struct rpc_options *options, struct rpc **out)
         struct rpc__queue *queue = &rpc->queues[i];
         queue->rpc = rpc;
         queue->queue = grpc_completion_queue_create_for_next(NULL);
+        pthread_mutex_init(&queue->turn_lock, NULL);
         rpc__thread_start(&queue->thread, queue_main, queue);
     }
     *out = rpc;
@@ -180,6 +235,7 @@ void rpc_destroy(struct rpc *rpc)
     for (uint32_t i = 0; i < rpc->queue_count; i++) {
         pthread_join(rpc->queues[i].thread, NULL);
         grpc_completion_queue_destroy(rpc->queues[i].queue);
+        pthread_mutex_destroy(&rpc->queues[i].turn_lock);
     }
     rpc__timers_destroy(rpc->timers);
     credentials_destroy(rpc);

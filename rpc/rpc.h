@@ -51,6 +51,16 @@ int rpc_create(const struct rpc_options *options, struct rpc **out) MUST_USE; /*
  * its requests unref'd. Never from a callback. */
 void rpc_destroy(struct rpc *rpc);
 
+/* Turns. A queue's thread takes what has arrived, with a callback for each, then calls `turn_end`
+ * under no lock, and only then sleeps. So whoever collects work in callbacks does it there, on
+ * the thread that is awake already, and more at a time the more has arrived. At most one at a
+ * time; NULL takes it away and waits until no thread is inside: never from a callback then. */
+typedef void (*rpc_turn_fn)(void *context);
+void rpc_set_turn_end(struct rpc *rpc, rpc_turn_fn turn_end, void *context);
+/* The caller is in a callback of a queue's thread of `rpc`, which will call turn_end after it, if
+ * it is still there. Not within turn_end itself. */
+bool rpc_turn_follows(const struct rpc *rpc);
+
 /* --- server --- */
 
 struct rpc_server;

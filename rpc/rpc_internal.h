@@ -26,6 +26,7 @@
 
 enum {
     RPC_QUEUES_MAX = 16,
+    RPC__TAGS_A_TURN = 64, /* so that a turn ends however much arrives */
     RPC_METHODS_MAX = 64,  /* per server */
     RPC_UNKNOWN_SLOTS = 4, /* posted per queue for methods that are not there */
     RPC_COPY_BYTES_MAX =
@@ -58,6 +59,10 @@ struct rpc__queue {
     struct rpc *rpc;
     grpc_completion_queue *queue;
     pthread_t thread;
+    pthread_mutex_t turn_lock; /* held within turn_end */
+    rpc_turn_fn turn_end;      /* under turn_lock */
+    void *turn_context;
+    atomic_bool turns; /* there is a turn_end */
 };
 
 /* Arms the tag and starts the batch. A refusal by the core is a bug of this room. */

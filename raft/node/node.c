@@ -79,7 +79,9 @@ static void transport_received(void *context, struct rpc_stream *stream, struct 
     event->as.frame.stream = rpc_stream_ref(stream);
     if (queue_push_always(node->mailbox, event, 0) != ERR_OK) {
         node__event_refuse(node, event);
+        return;
     }
+    node__pushed(node);
 }
 
 static void transport_wake(void *context)
@@ -88,7 +90,9 @@ static void transport_wake(void *context)
     struct node_event *event = event_create(EVENT_WAKE);
     if (queue_push_always(node->mailbox, event, 0) != ERR_OK) {
         node__event_refuse(node, event);
+        return;
     }
+    node__pushed(node);
 }
 
 int node_propose(struct node *node, struct bytes payload, struct blob *owner, node_done_fn done,
@@ -106,8 +110,10 @@ int node_propose(struct node *node, struct bytes payload, struct blob *owner, no
     if (error != ERR_OK) {
         blob_unref(owner);
         free(event);
+        return error;
     }
-    return error;
+    node__pushed(node);
+    return ERR_OK;
 }
 
 int node_read(struct node *node, node_read_fn serve, void *context)
@@ -118,8 +124,10 @@ int node_read(struct node *node, node_read_fn serve, void *context)
     int error = queue_push(node->mailbox, event, sizeof(*event));
     if (error != ERR_OK) {
         free(event);
+        return error;
     }
-    return error;
+    node__pushed(node);
+    return ERR_OK;
 }
 
 /* Few and important: a mailbox full of commands must not keep an administrator out. */
@@ -131,8 +139,10 @@ static int push_admin(struct node *node, struct node_event *event)
     if (error != ERR_OK) {
         atomic_fetch_sub_explicit(&node->admin_count, 1, memory_order_relaxed);
         free(event);
+        return error;
     }
-    return error;
+    node__pushed(node);
+    return ERR_OK;
 }
 
 int node_transfer(struct node *node, uint64_t target, node_change_fn done, void *context)
@@ -282,7 +292,7 @@ int node_create(const struct node_options *options, const struct state_machine *
     node->options = *options;
     node->options.members = NULL; /* borrowed for this call */
     node->rpc = rpc;
-    pthread_mutex_init(&node->lock, NULL);
+    node__locks_init(node);
     create_parts(node);
     struct replica_env env = {
         .context = node,
@@ -317,9 +327,11 @@ void node_stop(struct node *node)
         return;
     }
     if (node->started) {
+        rpc_set_turn_end(node->rpc, NULL, NULL);
         struct node_event *event = event_create(EVENT_STOP);
         int error = queue_push_always(node->mailbox, event, 0);
         ASSERT_CMP(error, ==, ERR_OK);
+        node__pushed(node);
     }
     node__threads_join(node);
     queue_close(node->mailbox);
@@ -344,7 +356,7 @@ void node_destroy(struct node *node)
         queue_destroy(node->workers[i].jobs);
     }
     queue_destroy(node->mailbox);
-    pthread_mutex_destroy(&node->lock);
+    node__locks_deinit(node);
     free(node);
 }
 

@@ -1,9 +1,10 @@
 /* The insides of a node, shared by node.c, node_threads.c and admin.c only.
  *
  * Threads and what each owns:
- *   loop         `replica`'s machine, `next_tick_ns`
+ *   whoever has the turn  `replica`'s machine and what stands under `turn`: one round of the loop
+ *                  at a time, run by the loop's own thread, a worker or a queue's thread of rpc
  *   three workers  the jobs they are given, nothing else
- *   any          mailbox (a queue with its own lock), atomics, `published` under `lock` */
+ *   any            mailbox (a queue with its own lock), atomics, `published` under `lock` */
 #ifndef RAFT_NODE_NODE_INTERNAL_H
 #define RAFT_NODE_NODE_INTERNAL_H
 
@@ -19,7 +20,7 @@ enum {
     NODE_EVENTS_PER_ROUND = 1024,             /* taken from the mailbox at once */
     NODE_PERSIST_JOBS_PER_SYNC = 64,          /* writes that share one sync */
     NODE_FRAMES_BYTES_MAX = 64 * 1024 * 1024, /* received, not yet looked at; more are dropped */
-    NODE_IDLE_TICKS_MAX = 3,    /* ticks slept through when nothing happens */
+    NODE_IDLE_TICKS_MAX = 3,                  /* ticks slept through when nothing happens */
     NODE_ADMIN_EVENTS_MAX = 64, /* transfers, changes and hashes waiting in the mailbox */
     NODE_EXIT_FATAL = 6,        /* = SERVER_EXIT_DISK of server_main.h */
 };
@@ -37,6 +38,7 @@ enum node_event_kind {
 };
 
 struct node_event {
+    struct node_event *next; /* while it waits behind a job that is run in passing */
     enum node_event_kind kind;
     union {
         struct {
@@ -74,6 +76,16 @@ struct worker {
     struct queue *jobs; /* of struct node_event with EVENT_JOB */
     pthread_t thread;
     bool running;
+    uint32_t out; /* under turn: jobs submitted and not yet taken back */
+};
+
+/* Jobs are run in the order of their submission. A small one of the apply worker may be run by the
+ * thread that has just given up the turn; what is submitted behind it waits until it is back. */
+struct in_passing {
+    struct node_event *next; /* for the holder of the turn to run when he has given it up */
+    bool running;
+    struct node_event *behind; /* in order */
+    struct node_event **behind_end;
 };
 
 struct node {
@@ -88,11 +100,20 @@ struct node {
     bool started;
     bool joined;
 
-    /* loop */
+    pthread_mutex_t turn;
+    /* under turn */
     uint64_t next_tick_ns;
     uint64_t stop_deadline_ns; /* 0: not stopping */
     bool handing_over;
     bool replica_stopped;
+    bool ended;
+    bool may_run_jobs; /* the holder of the turn may run one when he has given it up */
+    struct in_passing in_passing;
+    void *items[NODE_EVENTS_PER_ROUND];
+
+    pthread_mutex_t sleep_lock;
+    pthread_cond_t woken_changed;
+    bool woken; /* under sleep_lock: the loop's thread has to look */
 
     atomic_bool leader;
     _Atomic uint64_t frames_bytes;
@@ -104,6 +125,13 @@ struct node {
 };
 
 /* node_threads.c */
+void node__locks_init(struct node *node);
+void node__locks_deinit(struct node *node);
+/* After a push into the mailbox: somebody will look. */
+void node__pushed(struct node *node);
+/* One round, if nobody else is in one: whoever is looks once more. `may_run_jobs`: and runs a small
+ * job of the apply worker behind it. The caller holds no lock. */
+void node__take_turn(struct node *node, bool may_run_jobs);
 int node__threads_start(struct node *node) MUST_USE;
 void node__threads_join(struct node *node);
 void node__submit(void *context, struct replica_job *job);

@@ -1,11 +1,17 @@
 /* The threads of a node: the loop, which feeds the replica, and its three workers, which run its
  * jobs.
  *
- * One round of the loop: take what is in the mailbox (or sleep until the next tick is due); peers'
- * frames and finished jobs first, then the ticks that are due, then commands and reads, then one
- * replica_poll. Ticks come before reads because a leader whose process was stopped for a while must
- * find its lease expired before it serves from it; frames come before ticks because a follower in
- * the same place would otherwise campaign against a leader whose heartbeats lie in its mailbox.
+ * The loop is a turn, not a thread. Its own thread takes one when ticks are due, when it is woken,
+ * and again as long as something has arrived meanwhile. But to wake a sleeping thread costs 40 µs,
+ * so a thread that has brought something takes the turn itself, if nobody has it: a queue's thread
+ * of rpc when it has taken all that has arrived, a worker when its job is done. One round each:
+ * with more to do the loop's thread comes in, and the two work side by side.
+ *
+ * One round: take what is in the mailbox; peers' frames and finished jobs first, then the ticks
+ * that are due, then commands and reads, then one replica_poll. Ticks come before reads because a
+ * leader whose process was stopped for a while must find its lease expired before it serves from
+ * it; frames come before ticks because a follower in the same place would otherwise campaign
+ * against a leader whose heartbeats lie in its mailbox.
  *
  * Stopping: leadership is handed over (for one election timeout at most), then the replica stops,
  * then the loop goes on only until every job is back. */
@@ -20,6 +26,12 @@
 
 /* ---- workers
  * --------------------------------------------------------------------------------------------- */
+
+static void job_back(struct node *node, struct node_event *event)
+{
+    int error = queue_push_always(node->mailbox, event, 0);
+    ASSERT_CMP(error, ==, ERR_OK); /* the mailbox is closed only when every job is back */
+}
 
 /* The persist worker takes all that waits, to sync once; the others one at a time, so that what is
  * done is told at once. */
@@ -40,21 +52,59 @@ static void *worker_main(void *context)
         }
         replica_jobs_run(jobs, count);
         for (size_t i = 0; i < count; i++) {
-            int error = queue_push_always(worker->node->mailbox, items[i], 0);
-            ASSERT_CMP(error, ==, ERR_OK); /* the mailbox is closed only when every job is back */
+            job_back(worker->node, items[i]);
         }
+        node__take_turn(worker->node, false);
     }
     return NULL;
+}
+
+static void hand_to_worker(struct node *node, struct node_event *event)
+{
+    int error = queue_push_always(node->workers[event->as.job->worker].jobs, event, 0);
+    ASSERT_CMP(error, ==, ERR_OK);
 }
 
 void node__submit(void *context, struct replica_job *job)
 {
     struct node *node = context;
+    struct worker *worker = &node->workers[job->worker];
+    struct in_passing *passing = &node->in_passing;
     struct node_event *event = mem_calloc(1, sizeof(*event));
     event->kind = EVENT_JOB;
     event->as.job = job;
-    int error = queue_push_always(node->workers[job->worker].jobs, event, 0);
-    ASSERT_CMP(error, ==, ERR_OK);
+    bool alone = worker->out == 0;
+    worker->out++;
+    if (job->worker != REPLICA_APPLY) {
+        hand_to_worker(node, event);
+    } else if (passing->running || passing->next != NULL) {
+        event->next = NULL;
+        *passing->behind_end = event;
+        passing->behind_end = &event->next;
+    } else if (alone && job->is_small && node->may_run_jobs) {
+        passing->next = event;
+    } else {
+        hand_to_worker(node, event);
+    }
+}
+
+/* A job is back from where it ran. What waited behind one that was run in passing follows. */
+static void job_taken_back(struct node *node, const struct replica_job *job)
+{
+    struct in_passing *passing = &node->in_passing;
+    node->workers[job->worker].out--;
+    if (job->worker != REPLICA_APPLY || !passing->running) {
+        return;
+    }
+    passing->running = false;
+    struct node_event *event = passing->behind;
+    passing->behind = NULL;
+    passing->behind_end = &passing->behind;
+    while (event != NULL) {
+        struct node_event *next = event->next;
+        hand_to_worker(node, event);
+        event = next;
+    }
 }
 
 /* ---- events
@@ -134,6 +184,7 @@ static void take_news(struct node *node, struct node_event *event)
         frame_event(node, event);
         break;
     case EVENT_JOB:
+        job_taken_back(node, event->as.job);
         replica_job_done(event->as.job);
         break;
     case EVENT_WAKE:
@@ -279,40 +330,119 @@ static uint64_t sleep_until_ns(const struct node *node)
     return node->next_tick_ns + (ticks - 1) * node->options.tick_ns;
 }
 
+/* With the turn. */
+static void run_round(struct node *node)
+{
+    size_t count = queue_pop(node->mailbox, node->items, NODE_EVENTS_PER_ROUND, 0);
+    size_t requests = 0;
+    for (size_t i = 0; i < count; i++) {
+        struct node_event *event = node->items[i];
+        if (is_request(event)) {
+            node->items[requests++] = event;
+        } else {
+            take_news(node, event);
+        }
+    }
+    if (!node->replica_stopped) {
+        run_ticks(node);
+    }
+    for (size_t i = 0; i < requests; i++) {
+        take_request(node, node->items[i]);
+    }
+    node->ended = go_on_stopping(node);
+    if (!node->replica_stopped) {
+        replica_poll(node->replica);
+    } else {
+        node->next_tick_ns = UINT64_MAX;
+    }
+    node__publish(node);
+}
+
+static void wake_loop(struct node *node)
+{
+    pthread_mutex_lock(&node->sleep_lock);
+    bool was = node->woken;
+    node->woken = true;
+    pthread_mutex_unlock(&node->sleep_lock);
+    if (!was) {
+        pthread_cond_signal(&node->woken_changed);
+    }
+}
+
+void node__pushed(struct node *node)
+{
+    if (!rpc_turn_follows(node->rpc)) {
+        wake_loop(node);
+    }
+}
+
+void node__take_turn(struct node *node, bool may_run_jobs)
+{
+    struct node_event *job = NULL;
+    bool ended = false;
+    do {
+        /* Whoever has the turn looks into the mailbox after he has given it up. */
+        if (pthread_mutex_trylock(&node->turn) != 0) {
+            return;
+        }
+        if (!node->ended) {
+            node->may_run_jobs = may_run_jobs;
+            run_round(node);
+            node->may_run_jobs = false;
+        }
+        ended = node->ended;
+        job = node->in_passing.next;
+        node->in_passing.next = NULL;
+        node->in_passing.running = node->in_passing.running || job != NULL;
+        pthread_mutex_unlock(&node->turn);
+        if (job != NULL) {
+            struct replica_job *const jobs[] = {job->as.job};
+            replica_jobs_run(jobs, 1);
+            job_back(node, job);
+        }
+    } while (job != NULL);
+    if (ended || queue_count(node->mailbox) > 0) {
+        wake_loop(node); /* its thread ends with the loop */
+    }
+}
+
+static void turn_end(void *context)
+{
+    struct node *node = context;
+    if (queue_count(node->mailbox) > 0) {
+        node__take_turn(node, true);
+    }
+}
+
+static void sleep_until(struct node *node, uint64_t deadline_ns)
+{
+    struct timespec deadline = {.tv_sec = (time_t)(deadline_ns / NS_PER_S),
+                                .tv_nsec = (long)(deadline_ns % NS_PER_S)};
+    pthread_mutex_lock(&node->sleep_lock);
+    int waited = 0;
+    while (!node->woken && waited == 0) {
+        waited = deadline_ns == UINT64_MAX
+                     ? pthread_cond_wait(&node->woken_changed, &node->sleep_lock)
+                     : pthread_cond_timedwait(&node->woken_changed, &node->sleep_lock, &deadline);
+    }
+    node->woken = false;
+    pthread_mutex_unlock(&node->sleep_lock);
+}
+
 static void *loop_main(void *context)
 {
     struct node *node = context;
-    void **items = mem_calloc(NODE_EVENTS_PER_ROUND, sizeof(items[0]));
-    node->next_tick_ns = clock_now_ns(node->options.clock) + node->options.tick_ns;
-    replica_poll(node->replica);
-    node__publish(node);
     bool ended = false;
     while (!ended) {
-        size_t count = queue_pop(node->mailbox, items, NODE_EVENTS_PER_ROUND, sleep_until_ns(node));
-        size_t requests = 0;
-        for (size_t i = 0; i < count; i++) {
-            struct node_event *event = items[i];
-            if (is_request(event)) {
-                items[requests++] = event;
-            } else {
-                take_news(node, event);
-            }
+        pthread_mutex_lock(&node->turn);
+        run_round(node);
+        ended = node->ended;
+        uint64_t deadline_ns = sleep_until_ns(node);
+        pthread_mutex_unlock(&node->turn);
+        if (!ended && queue_count(node->mailbox) == 0) {
+            sleep_until(node, deadline_ns);
         }
-        if (!node->replica_stopped) {
-            run_ticks(node);
-        }
-        for (size_t i = 0; i < requests; i++) {
-            take_request(node, items[i]);
-        }
-        ended = go_on_stopping(node);
-        if (!node->replica_stopped) {
-            replica_poll(node->replica);
-        } else {
-            node->next_tick_ns = UINT64_MAX;
-        }
-        node__publish(node);
     }
-    free(items);
     return NULL;
 }
 
@@ -343,6 +473,7 @@ int node__threads_start(struct node *node)
         [REPLICA_BACKGROUND] = "raft-background",
     };
     int error = ERR_OK;
+    node->next_tick_ns = clock_now_ns(node->options.clock) + node->options.tick_ns;
     for (size_t i = 0; i < REPLICA_WORKER_COUNT && error == ERR_OK; i++) {
         error = thread_start(&node->workers[i].thread, names[i], worker_main, &node->workers[i]);
         node->workers[i].running = error == ERR_OK;
@@ -351,7 +482,9 @@ int node__threads_start(struct node *node)
         error = thread_start(&node->loop_thread, "raft-loop", loop_main, node);
     }
     node->started = error == ERR_OK;
-    if (error != ERR_OK) {
+    if (error == ERR_OK) {
+        rpc_set_turn_end(node->rpc, turn_end, node);
+    } else {
         node__threads_join(node);
     }
     return error;
@@ -370,4 +503,26 @@ void node__threads_join(struct node *node)
             node->workers[i].running = false;
         }
     }
+}
+
+void node__locks_init(struct node *node)
+{
+    pthread_mutex_init(&node->lock, NULL);
+    pthread_mutex_init(&node->turn, NULL);
+    pthread_mutex_init(&node->sleep_lock, NULL);
+    /* Deadlines are of the monotonic clock: a step of the wall clock must not hold the loop. */
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&node->woken_changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    node->in_passing.behind_end = &node->in_passing.behind;
+}
+
+void node__locks_deinit(struct node *node)
+{
+    pthread_cond_destroy(&node->woken_changed);
+    pthread_mutex_destroy(&node->sleep_lock);
+    pthread_mutex_destroy(&node->turn);
+    pthread_mutex_destroy(&node->lock);
 }

@@ -66,6 +66,8 @@ struct replica_job {
     struct replica_job *next;
     enum replica_worker worker;
     const char *name; /* "write", "apply", ...: for traces and the simulator's latencies */
+    bool is_small;    /* so little, and most likely all in memory, that a thread that has other
+                         things to do may run it in passing */
     struct replica *replica;
     const struct replica_job_ops *ops;
 };

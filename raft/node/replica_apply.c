@@ -22,6 +22,7 @@ enum {
     LOG_READ_ENTRIES_MAX = 4096,   /* entries of one apply job that reads the log */
     RESULT_BYTES_KEPT = 64 * 1024, /* of an answer's memory, for the next one */
     RESULTS_KEPT = 4096,
+    SMALL_BYTES_MAX = 16 * 1024, /* applied in less time than another thread needs to wake up */
 };
 
 /* ---- worker: a batch ------------------------------------------------------------------------- */
@@ -301,9 +302,12 @@ static void choose_entries(struct replica *replica, struct apply_job *job, uint6
     job->entries = mem_dup(entries, count * sizeof(entries[0]));
     job->entry_count = count;
     job->to = job->from + count - 1;
+    size_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
         blob_ref(job->entries[i].owner);
+        bytes += entries[i].data.size;
     }
+    job->base.is_small = bytes <= SMALL_BYTES_MAX;
 }
 
 static void hand_entries(struct replica *replica)
