@@ -2,6 +2,7 @@
 #include "fault/fault_test.h"
 
 #include "cluster/harness_net.h"
+#include <assert.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -70,8 +71,22 @@ void fault_join(struct fault *fault, uint64_t group)
     fault->groups = group > fault->groups ? group : fault->groups;
 }
 
+/* The servers of groups; those that will come to run in place of others have their addresses. */
+static uint32_t list_servers(const struct cluster *cluster, char (*out)[DIRECT_ADDRESS_BYTES])
+{
+    static_assert((int)DIRECT_ADDRESS_BYTES == (int)PROCESS_ADDRESS_BYTES, "one address for both");
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < cluster->process_count; i++) {
+        if (cluster->processes[i].group != 0) {
+            process_own_address(&cluster->processes[i], out[count++]);
+        }
+    }
+    return count;
+}
+
 void fault_load(struct fault *fault)
 {
+    char servers[CLUSTER_PROCESSES_MAX][DIRECT_ADDRESS_BYTES];
     fault->cluster.keep = true;
     CHECK(cluster_wait_settled(&fault->cluster, FAULT_SETTLE_SECONDS));
     fault->recorder = recorder_start(&(struct recorder_options){
@@ -81,6 +96,8 @@ void fault_load(struct fault *fault)
         .clients = FAULT_CLIENTS,
         .keys = FAULT_KEYS,
         .timeout_ms = 5000,
+        .direct = servers,
+        .direct_count = list_servers(&fault->cluster, servers),
         .pause_us = (uint32_t)(1000 * seconds_from("FAULT_PAUSE_MS", 2)),
     });
     fault->until = now_seconds() + seconds_from("FAULT_SECONDS", DEFAULT_SECONDS);
@@ -264,12 +281,14 @@ void fault_end(struct fault *fault)
             FAIL("the replicas of group %llu do not become equal", (unsigned long long)group);
         }
     }
-    printf("%u rounds, %llu done (%llu reads), %llu not done, %llu unknown, %u moves, %u kills, "
-           "%u cuts, %u pauses, %u changes; linearizable, replicas equal\n",
+    printf("%u rounds, %llu done (%llu reads), %llu direct reads, %llu not done, %llu unknown, "
+           "%u moves, %u kills, %u cuts, %u pauses, %u changes; linearizable, replicas equal\n",
            fault->rounds, (unsigned long long)report.done, (unsigned long long)report.reads,
-           (unsigned long long)report.not_done, (unsigned long long)report.unknown, fault->moves,
-           fault->kills, fault->cuts, fault->pauses, fault->changes);
+           (unsigned long long)report.direct, (unsigned long long)report.not_done,
+           (unsigned long long)report.unknown, fault->moves, fault->kills, fault->cuts,
+           fault->pauses, fault->changes);
     CHECK_CMP(fault->rounds, >, 0);
+    CHECK_CMP(report.direct, >, 0); /* whoever leads answers */
     fault->cluster.keep = false;
     cluster_destroy(&fault->cluster);
     current = NULL;

@@ -20,6 +20,7 @@
 
 #define CHECK_TIME_NS   (120 * NS_PER_S)
 #define OPEN_TIMEOUT_MS 30000u
+#define PROCESSES_MAX   1000u /* of one history */
 
 struct seen { /* what this client last read of a key: what a compare-and-set expects */
     bool known;
@@ -43,6 +44,7 @@ struct client {
 struct recorder {
     struct recorder_options options;
     struct client *clients;
+    struct direct *direct; /* NULL: none */
     atomic_bool stop;
     atomic_uint_fast64_t done;
 };
@@ -238,6 +240,14 @@ struct recorder *recorder_start(const struct recorder_options *options)
         }
         CHECK_EQ(pthread_create(&client->thread, NULL, run_client, client), 0);
     }
+    if (options->direct_count > 0) {
+        recorder->direct =
+            direct_start(&(struct direct_options){.addresses = options->direct,
+                                                  .count = options->direct_count,
+                                                  .keys = options->keys,
+                                                  .seed = ~options->seed,
+                                                  .first_process = options->clients});
+    }
     return recorder;
 }
 
@@ -306,8 +316,8 @@ static void write_op(FILE *file, const struct lin_op *op, struct buf *line)
 }
 
 /* In a file a process has one operation open at a time, in order. These are sorted by key, and some
- * never returned, so each gets a process of its own; modulo `clients` it is the client. */
-static void write_history(struct lin_history *history, uint64_t clients, const char *path)
+ * never returned, so each gets a process of its own; modulo PROCESSES_MAX it is the client. */
+static void write_history(struct lin_history *history, const char *path)
 {
     FILE *file = fopen(path, "we");
     if (file == NULL) {
@@ -320,19 +330,19 @@ static void write_history(struct lin_history *history, uint64_t clients, const c
     buf_init(&line);
     for (size_t i = 0; i < count; i++) {
         struct lin_op op = ops[i];
-        op.process += clients * i;
+        op.process += PROCESSES_MAX * i;
         write_op(file, &op, &line);
     }
     buf_deinit(&line);
     fclose(file);
 }
 
-static void judge(struct recorder *recorder, struct lin_history *history, const char *path)
+static void judge(struct lin_history *history, const char *path)
 {
     struct lin_limits limits = {.clock = clock_system(), .time_ns = CHECK_TIME_NS, .explain = true};
     struct lin_result result;
     if (lin_check(history, &limits, &result) != LIN_LINEARIZABLE) {
-        write_history(history, recorder->options.clients, path);
+        write_history(history, path);
         struct buf text;
         buf_init(&text);
         lin_report_text(&result, &text);
@@ -360,6 +370,9 @@ static struct lin_history *collect(struct recorder *recorder, struct recorder_re
         merge(history, &recorder->clients[i], report);
         end_client(&recorder->clients[i]);
     }
+    if (recorder->direct != NULL) {
+        report->direct = direct_take(recorder->direct, history);
+    }
     return history;
 }
 
@@ -368,6 +381,9 @@ static void stop_clients(struct recorder *recorder)
     atomic_store(&recorder->stop, true);
     for (uint32_t i = 0; i < recorder->options.clients; i++) {
         pthread_join(recorder->clients[i].thread, NULL);
+    }
+    if (recorder->direct != NULL) {
+        direct_stop(recorder->direct);
     }
 }
 
@@ -383,9 +399,9 @@ void recorder_stop(struct recorder *recorder, const char *path, struct recorder_
     stop_clients(recorder);
     uint32_t unread = read_all(recorder);
     struct lin_history *history = collect(recorder, report);
-    judge(recorder, history, path);
+    judge(history, path);
     if (unread > 0 || report->done == 0 || report->reads == 0) {
-        write_history(history, recorder->options.clients, path);
+        write_history(history, path);
         FAIL("%u of %u keys cannot be read in the end; %llu commands were done\nevidence: %s",
              unread, recorder->options.keys, (unsigned long long)report->done, path);
     }
@@ -397,6 +413,6 @@ void recorder_keep(struct recorder *recorder, const char *path)
     struct recorder_report report;
     stop_clients(recorder);
     struct lin_history *history = collect(recorder, &report);
-    write_history(history, recorder->options.clients, path);
+    write_history(history, path);
     recorder_destroy(recorder, history);
 }

@@ -4,6 +4,7 @@
 #ifndef TESTS_FAULT_RECORDER_H
 #define TESTS_FAULT_RECORDER_H
 
+#include "fault/direct.h"
 #include <stdint.h>
 
 struct recorder;
@@ -15,12 +16,16 @@ struct recorder_options {
     uint32_t clients;
     uint32_t keys;
     uint32_t timeout_ms; /* of one command */
-    uint32_t pause_us;   /* between the commands of a client, so that a history stays checkable */
+    /* Servers that are also asked one by one, past the library (direct.h). */
+    const char (*direct)[DIRECT_ADDRESS_BYTES];
+    uint32_t direct_count;
+    uint32_t pause_us; /* between the commands of a client, so that a history stays checkable */
 };
 
 struct recorder_report {
     uint64_t done, not_done, unknown; /* commands, gets included */
     uint64_t reads;                   /* gets that were answered */
+    uint64_t direct;                  /* reads that servers answered by themselves */
 };
 
 struct recorder *recorder_start(const struct recorder_options *options); /* gives */
