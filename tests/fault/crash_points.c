@@ -127,13 +127,21 @@ static void order(struct plan *plan, struct rng *rng)
     static bool kinds[SHIM_CLASSES][SHIM_KINDS];
     static bool strata[32][SHIM_CLASSES][SHIM_KINDS][SHIM_DELAY_ONCE];
     shuffle(plan, rng);
+    for (int slow = 0; slow <= 1; slow++) { /* what only slow work does is left for it */
+        for (size_t i = 0; i < plan->count; i++) {
+            struct point *point = &plan->points[i];
+            bool *kind = &kinds[point->class][point->kind];
+            if (points_works[point->work].slow == (slow == 1) && !*kind) {
+                *kind = true;
+                point->pass = 1;
+                plan->files_and_kinds++;
+            }
+        }
+    }
     for (size_t i = 0; i < plan->count; i++) {
         struct point *point = &plan->points[i];
-        bool *kind = &kinds[point->class][point->kind];
         bool *stratum = &strata[point->work][point->class][point->kind][point->action];
-        point->pass = !*kind ? 1 : !*stratum ? 2 : 3;
-        plan->files_and_kinds += !*kind;
-        *kind = true;
+        point->pass = point->pass == 1 ? 1 : !*stratum ? 2 : 3;
         *stratum = true;
     }
     struct point *sorted = mem_alloc(plan->count * sizeof *sorted);

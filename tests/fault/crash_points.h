@@ -57,6 +57,7 @@ struct points_work {
     const char *name;
     void (*prepare)(struct points *points); /* chooses the victim; it may be down afterwards */
     void (*run)(struct points *points);     /* ends early when the victim is dead */
+    bool slow;
 };
 extern const struct points_work points_works[]; /* ends with a NULL name */
 

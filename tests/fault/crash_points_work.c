@@ -459,15 +459,15 @@ static void found(struct points *points)
 }
 
 const struct points_work points_works[] = {
-    {"writes, at a follower", prepare_follower, write_some},
-    {"writes, at the leader", prepare_leader, write_some},
-    {"a snapshot is received", prepare_lagging, come_back},
-    {"a snapshot is sent", prepare_sender, help_back},
-    {"a replica starts", prepare_restart, come_back},
-    {"shards leave", prepare_move_out, move_out},
-    {"shards arrive", prepare_move_in, move_in},
-    {"configs", prepare_controller, change_configs},
-    {"a controller starts", prepare_controller_restart, controller_back},
-    {"a group is founded", prepare_founding, found},
-    {NULL, NULL, NULL},
+    {"writes, at a follower", prepare_follower, write_some, false},
+    {"writes, at the leader", prepare_leader, write_some, false},
+    {"a snapshot is received", prepare_lagging, come_back, true},
+    {"a snapshot is sent", prepare_sender, help_back, true},
+    {"a replica starts", prepare_restart, come_back, false},
+    {"shards leave", prepare_move_out, move_out, false},
+    {"shards arrive", prepare_move_in, move_in, false},
+    {"configs", prepare_controller, change_configs, false},
+    {"a controller starts", prepare_controller_restart, controller_back, false},
+    {"a group is founded", prepare_founding, found, false},
+    {NULL, NULL, NULL, false},
 };

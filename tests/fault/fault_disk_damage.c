@@ -1,8 +1,410 @@
-/* J10 */
+/* J10: what is on one replica's disk changes, or is cut, while it is down (J10) and while it runs
+ * (J10.Running). It is found: the replica refuses to start, or stops when it reads it, and says what
+ * and where; the group serves on, loses nothing, and after the repair of docs/OPERATIONS.md (remove,
+ * add a new one with an empty disk) replicas are equal. Scenarios 45, 51, 52. See fault_disk.h. */
 #include "fault/fault_disk.h"
+
+#include "base/assert.h"
+#include "fault/members.h"
+#include "proto/messages.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { EXIT_DISK = 6, NAME_BYTES = 64, FILES_MAX = 256 };
+#define STOP_SECONDS 30.0
+#define HEADERS_END  1024 /* of a segment: both are there, so that one may be bad */
+
+/* ---- files ---- */
+
+struct files {
+    char names[FILES_MAX][NAME_BYTES];
+    uint32_t count;
+};
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+/* The files of a folder whose names have this in them, in order. */
+static void list_files(const char *dir, const char *with, struct files *out)
+{
+    out->count = 0;
+    DIR *folder = opendir(dir);
+    CHECK(folder != NULL);
+    for (const struct dirent *entry; (entry = readdir(folder)) != NULL;) {
+        if (strstr(entry->d_name, with) != NULL && strlen(entry->d_name) < NAME_BYTES &&
+            out->count < FILES_MAX) {
+            snprintf(out->names[out->count++], NAME_BYTES, "%s", entry->d_name);
+        }
+    }
+    closedir(folder);
+    qsort(out->names, out->count, NAME_BYTES, compare_names);
+}
+
+static uint64_t size_of(const char *path)
+{
+    struct stat status;
+    CHECK_EQ(stat(path, &status), 0);
+    return (uint64_t)status.st_size;
+}
+
+static void flip_bit(struct rng *rng, const char *path, uint64_t from, uint64_t to)
+{
+    CHECK_CMP(from, <, to);
+    uint64_t at = rng_between(rng, from, to - 1);
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0);
+    uint8_t byte = 0;
+    CHECK_EQ(pread(fd, &byte, 1, (off_t)at), 1);
+    byte ^= (uint8_t)(1u << rng_below(rng, 8));
+    CHECK_EQ(pwrite(fd, &byte, 1, (off_t)at), 1);
+    CHECK_EQ(fsync(fd), 0);
+    close(fd);
+}
+
+/* ---- kinds of damage ---- */
+
+struct place {
+    char dir[400];
+    char path[512]; /* what was damaged */
+};
+
+static void path_in(struct place *place, const char *folder, const char *with, bool newest)
+{
+    static struct files files;
+    char dir[480];
+    snprintf(dir, sizeof dir, "%s/%s", place->dir, folder);
+    list_files(dir, with, &files);
+    CHECK_CMP(files.count, >, newest ? 0 : 1);
+    snprintf(place->path, sizeof place->path, "%s/%s", dir,
+             files.names[newest ? files.count - 1 : (files.count - 1) / 2]);
+}
+
+/* A segment that is full: everything in it was synced. */
+static void segment_flip(struct rng *rng, struct place *place)
+{
+    path_in(place, "wal", ".wal", false);
+    flip_bit(rng, place->path, HEADERS_END, size_of(place->path) / 2);
+}
+
+static void segment_cut(struct rng *rng, struct place *place)
+{
+    path_in(place, "wal", ".wal", false);
+    CHECK_EQ(truncate(place->path, (off_t)rng_below(rng, size_of(place->path) / 2)), 0);
+}
+
+/* The disk lost a write that it had acknowledged: a sector is what it was when the file was new. */
+static void segment_lost_sector(struct rng *rng, struct place *place)
+{
+    enum { SECTOR = 512 };
+    static const uint8_t zeroes[SECTOR];
+    path_in(place, "wal", ".wal", false);
+    uint64_t sectors = size_of(place->path) / 2 / SECTOR;
+    int fd = open(place->path, O_WRONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    CHECK_EQ(pwrite(fd, zeroes, SECTOR, (off_t)(rng_between(rng, 2, sectors - 1) * SECTOR)), SECTOR);
+    close(fd);
+}
+
+static void segment_gone(struct rng *rng, struct place *place)
+{
+    (void)rng;
+    path_in(place, "wal", ".wal", false);
+    CHECK_EQ(unlink(place->path), 0);
+}
+
+static void base_flip(struct rng *rng, struct place *place)
+{
+    snprintf(place->path, sizeof place->path, "%s/wal/base", place->dir);
+    flip_bit(rng, place->path, 0, size_of(place->path));
+}
+
+/* Blocks of rows come first in a table. */
+static void table_flip(struct rng *rng, struct place *place)
+{
+    path_in(place, "state", ".sst", true);
+    flip_bit(rng, place->path, 0, size_of(place->path) / 2);
+}
+
+static void table_cut(struct rng *rng, struct place *place)
+{
+    path_in(place, "state", ".sst", true);
+    CHECK_EQ(truncate(place->path, (off_t)rng_below(rng, size_of(place->path))), 0);
+}
+
+static void manifest_flip(struct rng *rng, struct place *place)
+{
+    path_in(place, "state", "MANIFEST", true);
+    flip_bit(rng, place->path, 0, size_of(place->path));
+}
+
+static void identity_flip(struct rng *rng, struct place *place)
+{
+    snprintf(place->path, sizeof place->path, "%s/identity", place->dir);
+    flip_bit(rng, place->path, 0, size_of(place->path));
+}
+
+/* A snapshot that has arrived and is not restored yet; the victim was killed there. */
+static void ready_path(struct place *place, const char *inside)
+{
+    static struct files files;
+    char dir[480];
+    snprintf(dir, sizeof dir, "%s/snapshot", place->dir);
+    list_files(dir, "ready-", &files);
+    CHECK_EQ(files.count, 1);
+    snprintf(place->path, sizeof place->path, "%s/%s/%s", dir, files.names[0], inside);
+}
+
+static void snapshot_meta_flip(struct rng *rng, struct place *place)
+{
+    ready_path(place, "meta");
+    flip_bit(rng, place->path, 0, size_of(place->path));
+}
+
+static void snapshot_table(struct place *place)
+{
+    static struct files files;
+    ready_path(place, "data/store");
+    list_files(place->path, ".sst", &files);
+    CHECK_CMP(files.count, >, 0);
+    size_t used = strlen(place->path);
+    snprintf(place->path + used, sizeof place->path - used, "/%s", files.names[0]);
+}
+
+static void snapshot_table_flip(struct rng *rng, struct place *place)
+{
+    snapshot_table(place);
+    flip_bit(rng, place->path, 0, size_of(place->path) / 2);
+}
+
+static void snapshot_table_cut(struct rng *rng, struct place *place)
+{
+    snapshot_table(place);
+    CHECK_EQ(truncate(place->path, (off_t)rng_below(rng, size_of(place->path))), 0);
+}
+
+struct damage {
+    const char *name;
+    void (*make)(struct rng *rng, struct place *place);
+    const char *named;  /* what the refusal must name; the file's folder at least */
+    bool when_read;     /* a table's block is looked at when it is read */
+    bool with_snapshot; /* needs one that has arrived */
+};
+
+static const struct damage damages[] = {
+    {"a bit of a log segment", segment_flip, "/wal", false, false},
+    {"a log segment cut", segment_cut, "/wal", false, false},
+    {"a sector of a log segment lost", segment_lost_sector, "/wal", false, false},
+    {"a log segment gone", segment_gone, "/wal", false, false},
+    {"a bit of the log's base", base_flip, "/wal", false, false},
+    {"a bit of a table", table_flip, "store", true, false},
+    {"a table cut", table_cut, "/state", false, false},
+    {"a bit of the manifest", manifest_flip, "/state", false, false},
+    {"a bit of the identity", identity_flip, "identity", false, false},
+    {"a bit of a snapshot's meta", snapshot_meta_flip, "/snapshot", false, true},
+    {"a bit of a snapshot's table", snapshot_table_flip, "store", true, true},
+    {"a snapshot's table cut", snapshot_table_cut, "s", false, true},
+};
+enum { DAMAGES = sizeof damages / sizeof damages[0] };
+
+/* ---- the group ---- */
+
+static bool has_ended(void *context)
+{
+    return !process_is_running(context);
+}
+
+/* Everything in its store is read. */
+static bool is_read_and_ended(void *context)
+{
+    struct disk_test *test = ((void **)context)[0];
+    struct process *process = ((void **)context)[1];
+    struct msg_status_response *status = mem_calloc(1, sizeof *status);
+    if (process_status(&test->fault.cluster, process, true, status)) {
+        msg_status_response_deinit(status);
+    }
+    free(status);
+    return !process_is_running(process);
+}
+
+/* As docs/OPERATIONS.md says: its directory is left, a new one takes its place. */
+static void repair(struct disk_test *test, struct process *process)
+{
+    static uint32_t next_id = 11;
+    struct replacing replacing = {
+        .process = process, .stage = REPLACING_REMOVE, .new_id = next_id++};
+    while (replacing.stage != REPLACING_START) {
+        replacing_step(&test->fault, &replacing, 20);
+    }
+    CHECK(!process_is_running(process));
+    process->id = replacing.new_id;
+    process->later = true;
+    if (test->options.shims) {
+        shim_attach(disk_shim(test, process), &test->fault.cluster, process);
+    }
+    process_start(&test->fault.cluster, process);
+    replacing.stage = REPLACING_ADD;
+    replacing_finish(&test->fault, &replacing);
+    disk_expect_caught_up(test, process, 30);
+}
+
+static uint64_t log_first_of(struct disk_test *test, const struct process *process, uint64_t *last)
+{
+    struct msg_status_response *status = mem_calloc(1, sizeof *status);
+    CHECK(process_status(&test->fault.cluster, process, false, status));
+    uint64_t first = status->log_first;
+    *last = status->log_last;
+    msg_status_response_deinit(status);
+    free(status);
+    return first;
+}
+
+/* The victim ends with a snapshot that has arrived whole, and nothing of it restored. */
+static void stop_with_snapshot(struct disk_test *test, struct process *victim)
+{
+    uint64_t last = 0, last_now = 0;
+    (void)log_first_of(test, victim, &last);
+    process_kill(victim);
+    do {
+        disk_fill(test, 1024u * 1024, 30, NULL, NULL);
+    } while (log_first_of(test, disk_leader(test), &last_now) <= last + 1);
+    shim_arm(disk_shim(test, victim), 0,
+             &(struct shim_order){.classes = SHIM_BIT(SHIM_SNAPSHOT_READY),
+                                  .kinds = SHIM_BIT(SHIM_RENAME),
+                                  .action = SHIM_KILL_AFTER,
+                                  .nth = 1});
+    process_start(&test->fault.cluster, victim);
+    CHECK(wait_until(has_ended, victim, STOP_SECONDS));
+    shim_disarm(disk_shim(test, victim), 0);
+}
+
+static void damage_one(struct disk_test *test, const struct damage *damage)
+{
+    struct process *victim = disk_follower(test);
+    printf("%s, at replica %u\n", damage->name, victim->id);
+    fflush(stdout);
+    if (damage->with_snapshot) {
+        stop_with_snapshot(test, victim);
+    } else {
+        disk_fill(test, 2u * 1024 * 1024, 30, NULL, NULL);
+        CHECK(process_stop(victim, 20)); /* so that the newest rows are in a table, too */
+    }
+    struct place place;
+    process_data_dir(&test->fault.cluster, victim, place.dir, sizeof place.dir);
+    damage->make(&test->fault.rng, &place);
+    process_start(&test->fault.cluster, victim);
+    if (damage->when_read) {
+        void *context[] = {test, victim};
+        if (!wait_until(is_read_and_ended, context, STOP_SECONDS)) {
+            FAIL("%s: %s was read and nothing said", damage->name, place.path);
+        }
+    }
+    disk_expect_stopped(test, victim, EXIT_DISK, damage->named, STOP_SECONDS);
+    fault_expect_progress(&test->fault, 20, 30); /* the others serve */
+    repair(test, victim);
+    fault_expect_progress(&test->fault, 20, 30);
+}
+
+/* Kinds in a drawn order, as many as there is time for; all of them with FAULT_SECONDS=60. */
 void j10_damage(void)
 {
+    struct disk_test *test = mem_calloc(1, sizeof *test);
+    disk_begin(test, "J10", &(struct disk_options){.shims = true});
+    const char *only = getenv("FAULT_DAMAGE"); /* a number: this kind alone */
+    uint32_t order[DAMAGES];
+    for (uint32_t i = 0; i < DAMAGES; i++) {
+        uint32_t place = (uint32_t)rng_below(&test->fault.rng, i + 1);
+        order[i] = order[place];
+        order[place] = i;
+    }
+    for (; fault_goes_on(&test->fault); test->fault.rounds++) {
+        uint32_t which = only != NULL ? (uint32_t)strtoul(only, NULL, 10) % DAMAGES
+                                      : order[test->fault.rounds % DAMAGES];
+        damage_one(test, &damages[which]);
+    }
+    disk_end(test);
+    free(test);
 }
+
+/* ---- while it runs ---- */
+
+/* The leader's log is damaged where a follower that was away will want it. */
+static void damage_log_under_leader(struct disk_test *test)
+{
+    static struct files files;
+    struct process *leader = disk_leader(test);
+    struct process *away = disk_follower(test);
+    printf("the log of the leader, replica %u\n", leader->id);
+    fault_kill(&test->fault, away);
+    struct place place;
+    char dir[480];
+    process_data_dir(&test->fault.cluster, leader, place.dir, sizeof place.dir);
+    snprintf(dir, sizeof dir, "%s/wal", place.dir);
+    list_files(dir, ".wal", &files);
+    char newest[NAME_BYTES];
+    snprintf(newest, sizeof newest, "%s", files.names[files.count - 1]);
+    disk_fill(test, 4u * 1024 * 1024, 30, NULL, NULL); /* four times what it keeps in memory */
+    CHECK_EQ(disk_leader(test)->id, leader->id);
+    list_files(dir, ".wal", &files);
+    uint32_t damaged = 0;
+    for (uint32_t i = 0; i < files.count / 2; i++) {
+        if (strcmp(files.names[i], newest) > 0) {
+            snprintf(place.path, sizeof place.path, "%s/%s", dir, files.names[i]);
+            flip_bit(&test->fault.rng, place.path, HEADERS_END, size_of(place.path) / 2);
+            damaged++;
+        }
+    }
+    CHECK_CMP(damaged, >, 0);
+    process_start(&test->fault.cluster, away);
+    disk_expect_stopped(test, leader, EXIT_DISK, "log", STOP_SECONDS);
+    disk_expect_caught_up(test, away, 30); /* from the third */
+    process_start(&test->fault.cluster, leader);
+    disk_expect_stopped(test, leader, EXIT_DISK, "/wal", STOP_SECONDS);
+    repair(test, leader);
+}
+
+/* A table is damaged, and then read. */
+static void damage_table_under(struct disk_test *test, struct process *victim)
+{
+    printf("a table of replica %u\n", victim->id);
+    CHECK(process_stop(victim, 20)); /* writes its rows into a table */
+    process_start(&test->fault.cluster, victim);
+    disk_expect_caught_up(test, victim, 30);
+    struct place place;
+    process_data_dir(&test->fault.cluster, victim, place.dir, sizeof place.dir);
+    table_flip(&test->fault.rng, &place);
+    void *context[] = {test, victim};
+    if (!wait_until(is_read_and_ended, context, STOP_SECONDS)) {
+        FAIL("%s was read and nothing said", place.path);
+    }
+    disk_expect_stopped(test, victim, EXIT_DISK, "store", 1);
+    fault_expect_progress(&test->fault, 20, 30);
+    repair(test, victim);
+}
+
 void j10_damage_running(void)
 {
+    struct disk_test *test = mem_calloc(1, sizeof *test);
+    disk_begin(test, "J10-running", &(struct disk_options){.big_log = "--flush-log-size=16MiB"});
+    for (; fault_goes_on(&test->fault) || test->fault.rounds < 2; test->fault.rounds++) {
+        if (test->fault.rounds % 2 == 0) {
+            damage_log_under_leader(test);
+        } else {
+            damage_table_under(test, rng_below(&test->fault.rng, 2) == 0 ? disk_leader(test)
+                                                                         : disk_follower(test));
+        }
+        fault_expect_progress(&test->fault, 20, 30);
+    }
+    disk_end(test);
+    free(test);
 }
