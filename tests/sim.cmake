@@ -3,7 +3,7 @@
 # of raft/node and of the product, the clock and the system's randomness.
 add_executable(sim_suite
     sim/sim_main.c sim/sometimes.c sim/sometimes_watch.c sim/sim_report.c sim/sim_events.c sim/sim_world.c sim/sim_threads.c sim/sim_net.c sim/sim_rpc.c sim/sim_rpc_stream.c
-    sim/sim_node.c sim/sim_node_api.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/clerk.c sim/linear.c sim/kv_test.c
+    sim/sim_node.c sim/sim_node_api.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/applied.c sim/clerk.c sim/linear.c sim/kv_test.c
     sim/suite_kvraft.c sim/suite_kvraft_faults.c sim/suite_rsm.c sim/shard_test.c sim/suite_shardkv.c
     sim/suite_shardkv_changes.c sim/suite_swarm.c sim/storm_faults.c sim/storm_members.c lib/fake_store.c)
 set_target_properties(sim_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
@@ -14,7 +14,7 @@ foreach(function
         clock_system rng_seed_from_system pthread_create pthread_join pthread_setname_np pthread_cond_wait pthread_cond_timedwait
         pthread_cond_signal pthread_cond_broadcast sem_wait
         node_create node_add_methods node_start node_stop node_destroy node_propose node_read node_transfer
-        node_change_member node_hash node_status node_is_leader node_fill_status
+        store_failure_stop node_change_member node_hash node_status node_is_leader node_fill_status
         raft_core_read core__on_round core__on_snapshot session_check kv_machine_read kv__apply_block kv__apply_config
         kv__apply_chunk kv__apply_install kv__apply_drop)
     target_link_options(sim_suite PRIVATE -Wl,--wrap=${function})

@@ -5,7 +5,9 @@
 #include "lib/fake_store.h"
 #include "raft/node/node.h"
 #include "shardkv/kv_machine.h"
+#include "sim/applied.h"
 #include "sim/oracle.h"
+#include "sim/sometimes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +101,7 @@ struct cluster *cluster_create(const struct cluster_options *options)
     init_groups(cluster);
     cluster->admin = admin_create(cluster, "admin");
     cluster->oracle = oracle_create(cluster);
+    applied_begin();
     if (options->unreliable) {
         sim_world()->net = sim_net_unreliable();
     }
@@ -141,6 +144,8 @@ void cluster_destroy(struct cluster *cluster)
     sim_world()->net = sim_net_reliable();
     oracle_check_equal(cluster->oracle, QUIET_NS);
     oracle_destroy(cluster->oracle);
+    sim_sometimes_add(S_ENTRY_COMPARED, applied_compared());
+    applied_end();
     admin_destroy(cluster->admin);
     for (uint32_t i = 0; i < cluster->group_count; i++) {
         group_end(&cluster->groups[i]);

@@ -3,10 +3,18 @@
 
 #include "base/assert.h"
 #include "proto/messages.h"
+#include "sim/applied.h"
 #include "sim/sometimes.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+
+static int apply_watched(void *sm, const struct sm_batch *batch)
+{
+    const struct node *node = sim_world()->current->node;
+    applied_check(node->options.group_id, batch);
+    return node->sm->apply(sm, batch);
+}
 
 int __wrap_node_create(const struct node_options *options, const struct state_machine *sm,
                        const struct node_observer *observer, struct rpc *rpc, struct node **out,
@@ -39,7 +47,11 @@ int __wrap_node_create(const struct node_options *options, const struct state_ma
     replica.seed = options->seed;
     replica.prewrite_segments = false;
     struct replica_env env = sim_node_env(node);
-    int error = replica_create(&replica, sm, &node->observer, &env, &node->replica, why, why_size);
+    node->sm = sm->ops;
+    node->watched = *sm->ops;
+    node->watched.apply = apply_watched;
+    const struct state_machine watched = {&node->watched, sm->sm};
+    int error = replica_create(&replica, &watched, &node->observer, &env, &node->replica, why, why_size);
     if (error != ERR_OK) {
         free(node);
         return error;

@@ -48,6 +48,8 @@ struct node {
     struct sim_host *host;
     struct node_options options;
     struct replica *replica;
+    const struct state_machine_ops *sm;
+    struct state_machine_ops watched; /* the same, but that applied.h looks at what is applied */
     struct node_observer observer;
     struct mail *first, *last;
     uint32_t mail_count;

@@ -76,6 +76,7 @@
     X(OUTCOME_NOT_DONE, true, "operations surely not done")                                        \
     X(CLIENT_RETRIED, true, "commands sent again by the library")                                  \
     X(CLIENT_REROUTED, true, "commands sent to another group by the library")                      \
+    X(ENTRY_COMPARED, true, "entries a replica applied that were applied before, the same")        \
     X(CRASH, true, "processes that ended without a word")                                          \
     X(RESTART, true, "processes started again")                                                    \
     X(FRAME_LOST, true, "frames lost")                                                             \
