@@ -1,4 +1,5 @@
 /* J1, J2, J15: processes that are killed and stopped. */
+#include "cluster/harness_net.h"
 #include "fault/fault_test.h"
 
 #include <signal.h>
@@ -25,18 +26,37 @@ static void j1(void)
 
 /* ---- J2: stop the leader past its time-out, let it go on ---- */
 
+/* Nobody tells it that there is another leader by now. */
+static void cut_from_peers(struct fault *fault, const struct process *leader)
+{
+    for (uint32_t i = 0; i < fault->cluster.process_count; i++) {
+        const struct process *peer = &fault->cluster.processes[i];
+        if (peer != leader && peer->group == leader->group) {
+            net_cut(fault->cluster.net, peer->node, leader->node);
+        }
+    }
+    net_apply(fault->cluster.net);
+    fault->cuts++;
+}
+
 static void j2(void)
 {
     struct fault fault;
-    fault_begin(&fault, "J2", 1);
-    for (; fault_goes_on(&fault); fault.rounds++) {
+    fault_begin_where_possible(&fault, "J2", 1, (const uint32_t[]){CLUSTER_REPLICAS});
+    for (; fault_goes_on(&fault) || fault.rounds < 2; fault.rounds++) {
         fault_expect_progress(&fault, 20, 30);
         struct process *leader = cluster_leader(&fault.cluster, 1, 30);
         CHECK(leader != NULL);
         process_signal(leader, SIGSTOP);
+        fault.pauses++;
+        if (fault.cluster.net != NULL && fault.rounds % 2 == 0) {
+            cut_from_peers(&fault, leader);
+        }
         fault_expect_progress(&fault, 50, 30);
         /* It thinks it leads: what it serves now must not be stale. */
         process_signal(leader, SIGCONT);
+        fault_expect_progress(&fault, 20, 30);
+        fault_heal(&fault);
     }
     fault_end(&fault);
 }

@@ -56,8 +56,7 @@ static void j13(void)
     cluster_prepare_with(&fault.cluster, "J13", FAULT_SHARDS,
                          &(struct cluster_network){.front = proxy_front, .context = proxy});
     cluster_start_group(&fault.cluster, 0);
-    cluster_start_group(&fault.cluster, 1);
-    fault_join(&fault, 1);
+    fault_start_group(&fault, 1, CLUSTER_REPLICAS);
     fault_load(&fault);
     struct append_load *appends =
         append_load_start(&(struct append_load_options){.controllers = fault.cluster.controllers,

@@ -46,6 +46,7 @@ struct fault {
     struct recorder *recorder; /* NULL: no load */
     struct rng rng;
     uint64_t seed;
+    bool leases;
     uint64_t groups;
     double until;
     double next_move; /* not before this */
@@ -57,23 +58,29 @@ struct fault {
 /* Ends the program as skipped. Call it before fault_begin. */
 _Noreturn void fault_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Controllers, groups 1..groups of three, all joined, and a recorder's clients on them. */
+/* Controllers, groups 1..groups of three, all joined, and a recorder's clients on them. With every
+ * second seed the groups answer reads from leases. */
 void fault_begin(struct fault *fault, const char *name, uint64_t groups);
 
 /* The same with each process in a network namespace of its own (cluster.net) and groups of
  * `replicas`; skips the test where that is not possible. */
 void fault_begin_in_net(struct fault *fault, const char *name, uint64_t groups,
                         const uint32_t *replicas);
+/* The same, but on loopback where namespaces are not possible: cluster.net is NULL then. */
+void fault_begin_where_possible(struct fault *fault, const char *name, uint64_t groups,
+                                const uint32_t *replicas);
 /* The network is whole again, nobody is paused, everybody runs. */
 void fault_heal(struct fault *fault);
 /* Fails the program when a process that should run has ended by itself. */
 void fault_expect_alive(struct fault *fault);
 
 /* The same in steps, for tests that change something in between: fault_prepare draws the seed and
- * clears the struct, then the test creates the cluster and its groups (cluster_create,
- * cluster_start_group), fault_join joins what was started, fault_load starts the clients and the
+ * clears the struct, then the test creates the cluster and its groups (cluster_create and
+ * fault_start_group, or cluster_start_group and fault_join), fault_load starts the clients and the
  * clock of the test. */
 void fault_prepare(struct fault *fault, const char *name);
+/* Starts and joins one group, with leases if the seed says so. */
+void fault_start_group(struct fault *fault, uint64_t group, uint32_t replicas);
 void fault_join(struct fault *fault, uint64_t group);
 void fault_load(struct fault *fault);
 
