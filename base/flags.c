@@ -17,12 +17,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FLAG_NAME_BYTES_MAX 64
-#define FLAG_VALUE_TEXT_MAX 64
-#define HOST_NAME_BYTES_MAX 253 /* RFC 1035 2.3.4, without the final dot */
-#define PORT_MAX            65535u
-#define HELP_COLUMNS_MAX    100
-#define HELP_COLUMN_INDENT  8
+#define FLAG_NAME_BYTES_MAX  64
+#define FLAG_VALUE_TEXT_MAX  64
+#define FLAG_BOUNDS_TEXT_MAX (2 * FLAG_VALUE_TEXT_MAX + 16)
+#define HOST_NAME_BYTES_MAX  253 /* RFC 1035 2.3.4, without the final dot */
+#define PORT_MAX             65535u
+#define HELP_COLUMNS_MAX     100
+#define HELP_COLUMN_INDENT   8
 
 struct unit {
     const char *suffix;
@@ -187,6 +188,20 @@ static void number_text(char out[FLAG_VALUE_TEXT_MAX], enum flag_kind kind, uint
     }
 }
 
+/* "from 1 to 10"; the largest number there is is no bound that anyone wants to read. */
+static void bounds_text(char out[FLAG_BOUNDS_TEXT_MAX], const struct flag *flag)
+{
+    char low[FLAG_VALUE_TEXT_MAX];
+    char high[FLAG_VALUE_TEXT_MAX];
+    number_text(low, flag->kind, flag->min);
+    number_text(high, flag->kind, flag->max);
+    if (flag->max == UINT64_MAX) {
+        snprintf(out, FLAG_BOUNDS_TEXT_MAX, "at least %s", low);
+    } else {
+        snprintf(out, FLAG_BOUNDS_TEXT_MAX, "from %s to %s", low, high);
+    }
+}
+
 static const char *kind_wants(enum flag_kind kind)
 {
     switch (kind) {
@@ -241,6 +256,9 @@ static int flag_set_value(const struct flag *flag, const char *source, const cha
                           struct complaint complaint)
 {
     if (flag->kind == FLAG_STRING) {
+        if (flag->required && text[0] == '\0') {
+            return complain(complaint, "%s=: must not be empty: %s", source, flag->help);
+        }
         *(const char **)flag->value = text;
         return ERR_OK;
     }
@@ -257,11 +275,9 @@ static int flag_set_value(const struct flag *flag, const char *source, const cha
         return complain(complaint, "%s=%s: must be %s", source, text, kind_wants(flag->kind));
     }
     if (!flag_in_bounds(flag, value)) {
-        char low[FLAG_VALUE_TEXT_MAX];
-        char high[FLAG_VALUE_TEXT_MAX];
-        number_text(low, flag->kind, flag->min);
-        number_text(high, flag->kind, flag->max);
-        return complain(complaint, "%s=%s: must be from %s to %s", source, text, low, high);
+        char bounds[FLAG_BOUNDS_TEXT_MAX];
+        bounds_text(bounds, flag);
+        return complain(complaint, "%s=%s: must be %s", source, text, bounds);
     }
     *(uint64_t *)flag->value = value;
     return ERR_OK;
@@ -474,6 +490,7 @@ static void help_wrap(FILE *out, const char *text, size_t indent)
 static void help_add_default(struct buf *line, const struct flag *flag)
 {
     char number[FLAG_VALUE_TEXT_MAX];
+    char bounds[FLAG_BOUNDS_TEXT_MAX];
     switch (flag->kind) {
     case FLAG_BOOL:
         buf_printf(line, "default %s", *(const bool *)flag->value ? "on" : "off");
@@ -489,10 +506,8 @@ static void help_add_default(struct buf *line, const struct flag *flag)
         number_text(number, flag->kind, *(const uint64_t *)flag->value);
         buf_printf(line, "default %s", number);
         if (flag->min != 0 || flag->max != 0) {
-            number_text(number, flag->kind, flag->min);
-            buf_printf(line, ", from %s", number);
-            number_text(number, flag->kind, flag->max);
-            buf_printf(line, " to %s", number);
+            bounds_text(bounds, flag);
+            buf_printf(line, ", %s", bounds);
         }
         return;
     }

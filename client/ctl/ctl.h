@@ -76,6 +76,8 @@ int ctl_fail(const struct ctl *ctl, int code, const char *format, ...)
 /* The same for an error of the house: exit code and words follow from it. `read_only`: nothing can
  * be unknown. */
 int ctl_fail_error(const struct ctl *ctl, int error, bool read_only, const char *text);
+/* The exit code that stands for how a command of the library ended. */
+int ctl_exit_of_result(enum skv_outcome outcome, int code);
 int ctl_usage(const struct ctl *ctl, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* A call to the controllers: appends the response to `reply` and returns its error, as of

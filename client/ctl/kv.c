@@ -56,17 +56,17 @@ static int read_word(struct ctl *ctl, enum encoding encoding, const char *word, 
     return CTL_DONE;
 }
 
-static int exit_of(const struct skv_result *result)
+int ctl_exit_of_result(enum skv_outcome outcome, int code)
 {
-    switch (result->outcome) {
+    switch (outcome) {
     case SKV_DONE:
-        return result->code == SKV_NOT_FOUND ? CTL_NOT_FOUND : CTL_DONE;
+        return code == SKV_NOT_FOUND ? CTL_NOT_FOUND : CTL_DONE;
     case SKV_UNKNOWN:
         return CTL_UNKNOWN;
     case SKV_NOT_DONE:
         break;
     }
-    switch (result->code) {
+    switch (code) {
     case SKV_VERSION_MISMATCH:
         return CTL_VERSION_MISMATCH;
     case SKV_NOT_FOUND:
@@ -109,7 +109,7 @@ static bool tell_no_owner(struct ctl *ctl, struct bytes key)
 
 static int tell_failure(struct ctl *ctl, struct bytes key, const struct skv_result *result)
 {
-    int code = exit_of(result);
+    int code = ctl_exit_of_result(result->outcome, result->code);
     if (code == CTL_UNREACHABLE && result->code == SKV_UNAVAILABLE && tell_no_owner(ctl, key)) {
         return code;
     }
@@ -193,7 +193,7 @@ static int execute(struct ctl *ctl, enum encoding encoding, enum skv_op op, stru
                       &result);
         break;
     }
-    code = exit_of(&result);
+    code = ctl_exit_of_result(result.outcome, result.code);
     if (code != CTL_DONE) {
         code = tell_failure(ctl, key, &result);
     } else if (op == SKV_GET) {

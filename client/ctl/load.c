@@ -28,6 +28,7 @@ struct loader {
     pthread_mutex_t mutex; /* guards the rest */
     pthread_cond_t ended;
     uint64_t started, done, not_done, unknown;
+    uint64_t unreachable;       /* of not_done: because no server took it */
     uint64_t first_failed_line; /* UINT64_MAX: none */
     char first_why[256];
 };
@@ -45,12 +46,14 @@ static void interrupt(int signal_number)
     interrupted = 1;
 }
 
-static void note_failure(struct loader *loader, uint64_t line, bool unknown, const char *why)
+/* `exit_code`: what the row alone would have ended the program with. */
+static void note_failure(struct loader *loader, uint64_t line, int exit_code, const char *why)
 {
-    if (unknown) {
+    if (exit_code == CTL_UNKNOWN) {
         loader->unknown++;
     } else {
         loader->not_done++;
+        loader->unreachable += exit_code == CTL_UNREACHABLE ? 1 : 0;
     }
     if (line < loader->first_failed_line) {
         loader->first_failed_line = line;
@@ -66,7 +69,7 @@ static void row_done(void *context, const struct skv_result *result)
     if (result->outcome == SKV_DONE) {
         loader->done++;
     } else {
-        note_failure(loader, row->line, result->outcome == SKV_UNKNOWN,
+        note_failure(loader, row->line, ctl_exit_of_result(result->outcome, result->code),
                      skv_code_text(result->code));
     }
     pthread_cond_signal(&loader->ended);
@@ -131,7 +134,7 @@ static void start_row(struct loader *loader, const struct jsonl_row *row, uint64
     }
     if (error != SKV_OK) {
         pthread_mutex_lock(&loader->mutex);
-        note_failure(loader, line, false, skv_code_text(error));
+        note_failure(loader, line, CTL_NOT_DONE, skv_code_text(error));
         pthread_mutex_unlock(&loader->mutex);
         free(context);
     }
@@ -142,7 +145,7 @@ static void bad_line(struct loader *loader, struct progress *progress, uint64_t 
 {
     pthread_mutex_lock(&loader->mutex);
     loader->started++;
-    note_failure(loader, line, false, why);
+    note_failure(loader, line, CTL_NOT_DONE, why);
     uint64_t failures = loader->not_done + loader->unknown;
     pthread_mutex_unlock(&loader->mutex);
     if (failures <= FAILURES_SHOWN_MAX) {
@@ -223,7 +226,8 @@ static int report(struct loader *loader, uint64_t next_line, int read_errno, dou
     fprintf(stderr, "error: load: %s\n", why);
     fprintf(stderr, "every line before %llu is done; go on with --from-line=%llu\n",
             (unsigned long long)resume, (unsigned long long)resume);
-    return loader->unknown > 0 ? CTL_UNKNOWN : CTL_NOT_DONE;
+    bool reached = !failed || loader->unreachable < loader->not_done;
+    return loader->unknown > 0 ? CTL_UNKNOWN : reached ? CTL_NOT_DONE : CTL_UNREACHABLE;
 }
 
 static int load_file(struct ctl *ctl, const char *path, uint64_t from_line, bool keep_going,

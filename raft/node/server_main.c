@@ -9,11 +9,14 @@
 #include "proto/shard_hash.h"
 #include "raft/node/server_limits.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     PEM_BYTES_MAX = 1024 * 1024,
@@ -427,6 +430,23 @@ static void node_options_fill(struct server *server, uint64_t group_id)
     server->node.seed = rng_seed_from_system();
 }
 
+/* The most common mistake with a directory is to have made it as somebody else, and the table of
+ * errors has no row for that: it is looked for by hand. */
+static bool data_is_usable(const char *path)
+{
+    int error = vfs_make_dirs(vfs_system(), path);
+    bool denied = faccessat(AT_FDCWD, path, R_OK | W_OK | X_OK, AT_EACCESS) != 0 &&
+                  (errno == EACCES || errno == EROFS);
+    if (denied) {
+        server_main_complain("--data=%s: %s: user %u needs to read and write it", path,
+                             errno == EROFS ? "read-only file system" : "permission denied",
+                             (unsigned)geteuid());
+    } else if (error != 0) {
+        server_main_complain("--data=%s: cannot make the directory: %s", path, err_text(error));
+    }
+    return !denied && error == 0;
+}
+
 enum server_exit server_main_open(struct server *server, uint64_t group_id)
 {
     enum log_level level = LOG_INFO;
@@ -440,10 +460,7 @@ enum server_exit server_main_open(struct server *server, uint64_t group_id)
     server_limits_set();
     signals_block();
     node_options_fill(server, group_id);
-    int error = vfs_make_dirs(vfs_system(), server->settings.data);
-    if (error != 0) {
-        server_main_complain("--data=%s: cannot make the directory: %s", server->settings.data,
-                             err_text(error));
+    if (!data_is_usable(server->settings.data)) {
         return SERVER_EXIT_DISK;
     }
     enum server_exit code = rpc_open(server);
@@ -458,7 +475,9 @@ enum server_exit server_main_run(struct server *server, struct node *node)
     int error = rpc_server_start(server->rpc_server);
     if (error != 0) {
         server_main_complain("cannot listen on %s: %s", server->listen,
-                             error == ERR_EXISTS ? "the address is in use" : err_text(error));
+                             error == ERR_EXISTS    ? "the address is in use"
+                             : error == ERR_INVALID ? "it is not an address of this machine"
+                                                    : err_text(error));
         return SERVER_EXIT_ADDRESS;
     }
     error = node_start(node);

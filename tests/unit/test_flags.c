@@ -346,6 +346,49 @@ static void test_parse_address_wants_host_and_port(void **state)
     assert_int_equal(parse_listen_address("127.0.0.1:0"), ERR_OK);
 }
 
+static void test_flags_required_text_is_not_empty(void **state)
+{
+    (void)state;
+    static const char *name;
+    static const struct flag rows[] = {
+        {"cluster", FLAG_STRING, &name, 0, 0, true, NULL, "NAME", "whose it is"}};
+    const struct flag_set set = {"x", "y", "", NULL, rows, 1};
+    char *argv[] = {"x", "--cluster=", NULL};
+    char *positional[3];
+    int count = 0;
+    char text[200];
+    assert_int_equal(flags_parse(&set, 2, argv, positional, &count, text, sizeof text),
+                     ERR_INVALID);
+    assert_string_equal(text, "--cluster=: must not be empty: whose it is");
+    assert_null(name);
+}
+
+static void test_flags_largest_number_is_no_bound_to_read(void **state)
+{
+    (void)state;
+    static uint64_t line = 1;
+    static const struct flag rows[] = {
+        {"from-line", FLAG_UINT, &line, 1, UINT64_MAX, false, NULL, "N", "Where to begin."}};
+    const struct flag_set set = {"x", "y", "", NULL, rows, 1};
+    char *argv[] = {"x", "--from-line=0", NULL};
+    char *positional[3];
+    int count = 0;
+    char message_text[200];
+    assert_int_equal(
+        flags_parse(&set, 2, argv, positional, &count, message_text, sizeof message_text),
+        ERR_INVALID);
+    assert_string_equal(message_text, "--from-line=0: must be at least 1");
+    char *help = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&help, &size);
+    assert_non_null(out);
+    flags_help(&set, out);
+    assert_int_equal(fclose(out), 0);
+    assert_non_null(strstr(help, "(default 1, at least 1)"));
+    assert_null(strstr(help, "18446744073709551615"));
+    free(help);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +397,8 @@ int main(void)
         cmocka_unit_test_setup(test_flags_bool_has_three_spellings, begin),
         cmocka_unit_test_setup(test_flags_words_may_stand_anywhere, begin),
         cmocka_unit_test_setup(test_flags_given_twice_the_last_holds, begin),
+        cmocka_unit_test_setup(test_flags_required_text_is_not_empty, begin),
+        cmocka_unit_test_setup(test_flags_largest_number_is_no_bound_to_read, begin),
         cmocka_unit_test_setup(test_flags_bad_value_says_what_would_be_right, begin),
         cmocka_unit_test_setup(test_flags_without_value_is_refused, begin),
         cmocka_unit_test_setup(test_flags_unknown_suggests_the_nearest, begin),
