@@ -84,6 +84,18 @@ static void outgoing_close(struct replica *replica, struct outgoing_snapshot *ou
 
 /* ---- making ---------------------------------------------------------------------------------- */
 
+/* A state that does not read back as it was written is not led with: the others have a good one. */
+static void stop_if_damaged(struct replica *replica, int error, const char *doing)
+{
+    if (error == ERR_CORRUPT) {
+        replica__fatal(replica,
+                       "%s in %s: a part of the store fails its checksum; keep the directory for "
+                       "inspection, remove this replica from its group and add it again under a new "
+                       "id with an empty directory",
+                       doing, replica->dir);
+    }
+}
+
 static void make_run(struct replica_job *base)
 {
     struct outgoing_job *job = (struct outgoing_job *)base;
@@ -96,6 +108,7 @@ static void make_run(struct replica_job *base)
         job->error = replica->sm.ops->snapshot_open(
             replica->sm.sm, out->dir, &out->snapshot.position, &size_bytes, &out->reader);
     }
+    stop_if_damaged(replica, job->error, "making a snapshot of the state");
     out->snapshot.size_bytes = SNAPSHOT_HEADER_BYTES + size_bytes;
 }
 
@@ -342,6 +355,7 @@ static void hash_run(struct replica_job *base)
     struct raft_position position = {0, 0};
     uint64_t hash = 0;
     int error = replica->sm.ops->hash(replica->sm.sm, &hash, &position);
+    stop_if_damaged(replica, error, "hashing the state");
     job->done(job->context, error, hash, position);
     job->done = NULL;
 }
