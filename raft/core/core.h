@@ -152,6 +152,12 @@ void raft_core_compact(struct raft_core *core, uint64_t index);
 /* The transport could not reach `peer`, or dropped something for it: leave pipelining, probe. */
 void raft_core_unreachable(struct raft_core *core, uint64_t peer);
 
+/* The connection with `peer` was closed from the other side, as happens at once when its process
+ * ends: where that was the leader, and without leases, the wait for an election is cut short and
+ * stickiness ends. A hint, which may be wrong: pre-votes go around first, and whoever still hears
+ * the leader refuses. */
+void raft_core_peer_closed(struct raft_core *core, uint64_t peer);
+
 /* Answer to ready.loads: entries from disk, consecutive from the asked index (may be fewer than
  * asked; none and `compacted` when they are gone). Referenced, not kept after they are sent.
  * Answers that no longer fit are ignored. */

@@ -13,8 +13,9 @@
  *   2. a granted vote, and a request for votes, leave only when term and vote are durable: after a
  *      crash the replica neither votes twice in the term nor collects votes for a log it lost;
  *   3. a replica that heard a leader within the shortest election timeout refuses to elect another,
- *      unless that leader itself asked for it (transfer): neither a returning nor a removed server
- *      disturbs the group, and a lease holds;
+ *      unless that leader itself asked for it (transfer), or, in a group without leases, it saw its
+ *      connection with the leader closed: neither a returning nor a removed server disturbs the
+ *      group, and a lease holds;
  *   4. a pre-vote changes nothing at either side. A refusal carries the refuser's term if that is
  *      higher, so that a long log with a low term and a short log with a high term cannot block
  *      each other for ever. */
@@ -223,6 +224,20 @@ void core__election_tick(struct raft_core *core)
         timer_reset(core);
         core__campaign(core, false);
     }
+}
+
+void raft_core_peer_closed(struct raft_core *core, uint64_t peer)
+{
+    if (core->state != RAFT_FOLLOWER || core->leader != peer || core->options.lease_reads) {
+        return;
+    }
+    core->leader_silence = core->options.election_ticks;
+    /* Drawn anew: the others have seen the same at the same moment. */
+    uint64_t wait = 1 + rng_below(&core->rng, core->options.heartbeat_ticks);
+    if (core->election_elapsed + wait < core->election_timeout) {
+        core->election_timeout = core->election_elapsed + (uint32_t)wait;
+    }
+    TRACE(core, "leader.closed leader=%llu", (unsigned long long)peer);
 }
 
 /* --- counting --- */

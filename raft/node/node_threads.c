@@ -177,7 +177,7 @@ static void begin_stop(struct node *node);
 /* What changes what the replica knows. */
 static void take_news(struct node *node, struct node_event *event)
 {
-    uint64_t peers[TRANSPORT_PEERS_MAX];
+    struct transport_loss losses[TRANSPORT_PEERS_MAX];
     size_t count;
     switch (event->kind) {
     case EVENT_FRAME:
@@ -188,9 +188,14 @@ static void take_news(struct node *node, struct node_event *event)
         replica_job_done(event->as.job);
         break;
     case EVENT_WAKE:
-        count = transport_unreachable(node->transport, peers);
+        count = transport_losses(node->transport, losses);
         for (size_t i = 0; i < count; i++) {
-            replica_unreachable(node->replica, peers[i]);
+            if (losses[i].unreachable) {
+                replica_unreachable(node->replica, losses[i].peer);
+            }
+            if (losses[i].closed) {
+                replica_peer_closed(node->replica, losses[i].peer);
+            }
         }
         break;
     case EVENT_STOP:

@@ -204,6 +204,13 @@ void replica_tick(struct replica *replica)
     }
 }
 
+void replica_peer_closed(struct replica *replica, uint64_t peer)
+{
+    if (!replica->dead) {
+        raft_core_peer_closed(replica->core, peer);
+    }
+}
+
 void replica_unreachable(struct replica *replica, uint64_t peer)
 {
     if (!replica->dead) {

@@ -126,6 +126,8 @@ void replica_tick(struct replica *replica);
  * */
 uint64_t replica_receive(struct replica *replica, struct blob *frame);
 void replica_unreachable(struct replica *replica, uint64_t peer);
+/* The connection with it was closed from there. */
+void replica_peer_closed(struct replica *replica, uint64_t peer);
 /* As in node.h; what is refused is answered before this returns. */
 void replica_propose(struct replica *replica, struct bytes payload, struct blob *owner,
                      node_done_fn done, void *context);

@@ -40,6 +40,8 @@ struct peer {
     uint32_t failures;
     uint32_t refs; /* the table's, and one an outgoing stream that is not closed */
     bool unreachable;
+    const struct rpc_stream *heard_on; /* where its newest frame came; only compared */
+    bool closed;                       /* that stream has ended */
 };
 
 struct transport {
@@ -214,6 +216,14 @@ void transport_set_members(struct transport *transport, const struct raft_member
     }
 }
 
+/* True when somebody has to be woken: once for all that is noted until it is asked for. */
+static bool note_loss_locked(struct transport *transport)
+{
+    bool wake = !transport->wake_sent && !transport->stopped;
+    transport->wake_sent = transport->wake_sent || wake;
+    return wake;
+}
+
 void transport_learn(struct transport *transport, uint64_t from, struct rpc_stream *stream)
 {
     struct rpc_stream *former = NULL;
@@ -222,6 +232,9 @@ void transport_learn(struct transport *transport, uint64_t from, struct rpc_stre
     struct peer *peer = place < transport->peer_count ? transport->peers[place] : NULL;
     if (peer == NULL && !transport->stopped && transport->peer_count < TRANSPORT_PEERS_MAX) {
         peer = add_locked(transport, from);
+    }
+    if (peer != NULL) {
+        peer->heard_on = stream;
     }
     if (peer != NULL && peer->address[0] == '\0' && peer->stream != stream) {
         former = peer->stream;
@@ -234,7 +247,16 @@ void transport_learn(struct transport *transport, uint64_t from, struct rpc_stre
 void transport_forget(struct transport *transport, struct rpc_stream *stream)
 {
     struct parting parting = {NULL, NULL, false};
+    bool wake = false;
     pthread_mutex_lock(&transport->lock);
+    for (size_t i = 0; i < transport->peer_count; i++) {
+        struct peer *peer = transport->peers[i];
+        if (peer->heard_on == stream) {
+            peer->heard_on = NULL;
+            peer->closed = true;
+            wake = note_loss_locked(transport) || wake;
+        }
+    }
     for (size_t place = transport->peer_count; place > 0; place--) {
         struct peer *peer = transport->peers[place - 1];
         if (peer->address[0] == '\0' && peer->stream == stream) {
@@ -244,6 +266,9 @@ void transport_forget(struct transport *transport, struct rpc_stream *stream)
     }
     pthread_mutex_unlock(&transport->lock);
     part(&parting);
+    if (wake) {
+        transport->options.wake(transport->options.context);
+    }
 }
 
 /* ---- sending --------------------------------------------------------------------------------- */
@@ -284,13 +309,10 @@ static void open_locked(struct peer *peer)
     transport->open_count++;
 }
 
-/* True when somebody has to be woken: once for all that is noted until it is asked for. */
 static bool note_unreachable_locked(struct transport *transport, struct peer *peer)
 {
     peer->unreachable = true;
-    bool wake = !transport->wake_sent && !transport->stopped;
-    transport->wake_sent = transport->wake_sent || wake;
-    return wake;
+    return note_loss_locked(transport);
 }
 
 void transport_send(struct transport *transport, uint64_t id, struct buf *frame)
@@ -324,15 +346,18 @@ void transport_send(struct transport *transport, uint64_t id, struct buf *frame)
     }
 }
 
-size_t transport_unreachable(struct transport *transport, uint64_t out[TRANSPORT_PEERS_MAX])
+size_t transport_losses(struct transport *transport, struct transport_loss out[TRANSPORT_PEERS_MAX])
 {
     size_t count = 0;
     pthread_mutex_lock(&transport->lock);
     transport->wake_sent = false;
     for (size_t i = 0; i < transport->peer_count; i++) {
-        if (transport->peers[i]->unreachable) {
-            transport->peers[i]->unreachable = false;
-            out[count++] = transport->peers[i]->id;
+        struct peer *peer = transport->peers[i];
+        if (peer->unreachable || peer->closed) {
+            out[count++] = (struct transport_loss){
+                .peer = peer->id, .unreachable = peer->unreachable, .closed = peer->closed};
+            peer->unreachable = false;
+            peer->closed = false;
         }
     }
     pthread_mutex_unlock(&transport->lock);

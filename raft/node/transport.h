@@ -11,7 +11,7 @@
  * Somebody whose address is not known - the leader, for a replica that waits to be added and has no
  * membership yet - is answered on the stream it opened to us.
  *
- * Threads: transport_send any; set_members, learn, unreachable: one at a time (the node's loop).
+ * Threads: transport_send any; set_members, learn, losses: one at a time (the node's loop).
  * Callbacks `received` and `wake` run on rpc's threads and must not block. */
 #ifndef RAFT_NODE_TRANSPORT_H
 #define RAFT_NODE_TRANSPORT_H
@@ -38,7 +38,7 @@ struct transport_options {
      * came on. */
     void (*received)(void *context, struct rpc_stream *stream, struct bytes frame,
                      struct blob *owner);
-    /* Some peer became unreachable: ask transport_unreachable() soon. */
+    /* Some peer became unreachable: ask transport_losses() soon. */
     void (*wake)(void *context);
 };
 
@@ -52,8 +52,14 @@ void transport_destroy(struct transport *transport); /* takes; stopped before */
 void transport_set_members(struct transport *transport, const struct raft_membership *membership);
 /* takes `frame`'s memory, sent or not. */
 void transport_send(struct transport *transport, uint64_t peer, struct buf *frame);
-/* Peers noted as unreachable since the last call; gives how many. */
-size_t transport_unreachable(struct transport *transport, uint64_t out[TRANSPORT_PEERS_MAX]);
+struct transport_loss {
+    uint64_t peer;
+    bool unreachable; /* something for it was dropped, or the stream to it has ended */
+    bool closed;      /* the stream it spoke on has ended, as when its process does */
+};
+/* What was noted since the last call, by peer; gives how many. */
+size_t transport_losses(struct transport *transport,
+                        struct transport_loss out[TRANSPORT_PEERS_MAX]);
 
 /* The server's side: `from` speaks on this stream, which another replica opened. */
 void transport_learn(struct transport *transport, uint64_t from, struct rpc_stream *stream);

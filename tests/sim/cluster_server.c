@@ -312,8 +312,31 @@ static void process_end(struct server *server)
     sim_leave(former);
 }
 
+/* The kernel closes a dead process's connections, and its peers see that soon, unless the network is
+ * cut just then. And connections break for other reasons too: somebody is told the same of a server
+ * that lives. */
+static void tell_peers(struct server *server)
+{
+    struct cluster *cluster = server->cluster;
+    struct group *group = server->group_id == CONTROLLER_GROUP
+                              ? &cluster->controllers
+                              : cluster_group(cluster, server->group_id);
+    uint64_t wrong = 1 + sim_between(0, group->server_count - 1);
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        struct server *other = &group->servers[i];
+        struct node *node = other != server && server_is_up(other) ? server_node(other) : NULL;
+        if (node != NULL && sim_between(0, 3) > 0) {
+            sim_node_peer_closed(node, server->replica_id);
+        }
+        if (node != NULL && wrong != other->replica_id && sim_between(0, 7) == 0) {
+            sim_node_peer_closed(node, wrong);
+        }
+    }
+}
+
 static void end_now(struct server *server, enum fake_crash lose)
 {
+    tell_peers(server);
     sim_world()->counters.crashes++;
     sim_host_die(server->host);
     process_end(server);

@@ -66,6 +66,7 @@ static void mail_refuse(struct mail *mail)
         replica_job_discard(mail->job);
         break;
     case MAIL_FRAME:
+    case MAIL_CLOSED:
         break;
     }
     sim_mail_free(mail);
@@ -132,6 +133,9 @@ static void mail_take(struct node *node, struct mail *mail)
         break;
     case MAIL_JOB:
         replica_job_done(mail->job);
+        break;
+    case MAIL_CLOSED:
+        replica_peer_closed(replica, mail->target);
         break;
     case MAIL_PROPOSE:
         replica_propose(replica, mail->payload, mail->blob, mail->done, mail->context);

@@ -15,6 +15,10 @@ const struct raft_status *sim_node_raft(const struct node *node);
  * write that was under way may be on the disk in part. */
 void sim_node_kill(struct node *node);
 
+/* The node sees its connection with that peer closed: because the peer died, or for another reason.
+ */
+void sim_node_peer_closed(struct node *node, uint64_t peer);
+
 /* From now on the replica's ticks are so long, in percent of what they should be. */
 void sim_node_set_clock(struct node *node, uint32_t percent);
 

@@ -174,6 +174,13 @@ int __wrap_node_transfer(struct node *node, uint64_t target, node_change_fn done
     return post_request(node, mail);
 }
 
+void sim_node_peer_closed(struct node *node, uint64_t peer)
+{
+    struct mail *mail = sim_mail_create(MAIL_CLOSED, NULL);
+    mail->target = peer;
+    sim_mail_post(node, mail);
+}
+
 int __wrap_node_change_member(struct node *node, const struct raft_change *change,
                               node_change_fn done, void *context);
 int __wrap_node_change_member(struct node *node, const struct raft_change *change,

@@ -9,6 +9,7 @@ enum { PERSIST_JOBS_PER_SYNC = 64 }; /* as node_threads.c */
 enum mail_kind {
     MAIL_FRAME = 1,
     MAIL_JOB,
+    MAIL_CLOSED, /* `target` closed its connection with us */
     MAIL_PROPOSE,
     MAIL_READ,
     MAIL_TRANSFER,

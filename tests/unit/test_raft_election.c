@@ -438,6 +438,95 @@ static void test_sender_of_an_old_term_is_told_the_newer_one(void **state)
     pump_destroy(pump);
 }
 
+/* ---- a connection that was closed from the leader's side ---- */
+
+static void with_rare_heartbeats(struct raft_core_options *options)
+{
+    options->heartbeat_ticks = 10;
+    options->election_ticks = 30;
+}
+
+static void test_closed_leader_is_replaced_within_a_heartbeat(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, with_rare_heartbeats);
+    pump_elect(pump, 1);
+    pump_tick_all(pump, 3);
+    pump_crash(pump, 1);
+    raft_core_peer_closed(pump->nodes[2].core, 1);
+    raft_core_peer_closed(pump->nodes[3].core, 1);
+    uint32_t heartbeat = pump->nodes[2].options.heartbeat_ticks;
+    for (uint32_t i = 0; i < heartbeat; i++) {
+        pump_tick(pump, 2);
+        pump_tick(pump, 3);
+        pump_settle(pump);
+    }
+    bool second = pump_status(pump, 2).state == RAFT_LEADER;
+    bool third = pump_status(pump, 3).state == RAFT_LEADER;
+    assert_true(second != third);
+    pump_destroy(pump);
+}
+
+static void test_closed_connection_of_one_follower_disturbs_nobody(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, NULL);
+    pump_elect(pump, 1);
+    uint64_t term = pump_status(pump, 1).term;
+    for (uint32_t i = 0; i < 20; i++) {
+        raft_core_peer_closed(pump->nodes[2].core, 1);
+        pump_tick_all(pump, 10);
+    }
+    assert_int_equal(pump_status(pump, 1).state, RAFT_LEADER);
+    assert_int_equal(pump_status(pump, 1).term, term);
+    assert_int_equal(pump_status(pump, 2).leader, 1);
+    pump_destroy(pump);
+}
+
+static void test_closed_connection_of_another_follower_says_nothing(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, NULL);
+    pump_elect(pump, 1);
+    pump_tick_all(pump, 3);
+    raft_core_peer_closed(pump->nodes[2].core, 3);
+    raft_core_peer_closed(pump->nodes[1].core, 3); /* nor does a leader mind */
+    assert_int_equal(pump_status(pump, 1).state, RAFT_LEADER);
+    struct raft_message request =
+        prevote_request(3, 2, pump_status(pump, 2).term + 1, pump_status(pump, 2).last);
+    pump_step(pump, &request);
+    assert_null(pump_find(pump, RAFT_MSG_PREVOTE_REPLY, 3)); /* its leader is heard */
+    pump_destroy(pump);
+}
+
+static void with_leases(struct raft_core_options *options)
+{
+    options->lease_reads = true;
+}
+
+/* The leader may be alive behind the broken connection, and serve reads as long as its lease. */
+static void test_closed_leader_keeps_its_lease(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, with_leases);
+    pump_elect(pump, 1);
+    pump_tick_all(pump, 3);
+    raft_core_peer_closed(pump->nodes[2].core, 1);
+    raft_core_peer_closed(pump->nodes[3].core, 1);
+    struct raft_message request =
+        prevote_request(3, 2, pump_status(pump, 2).term + 1, pump_status(pump, 2).last);
+    pump_step(pump, &request);
+    assert_null(pump_find(pump, RAFT_MSG_PREVOTE_REPLY, 3));
+    uint32_t heartbeat = pump->nodes[2].options.heartbeat_ticks;
+    for (uint32_t i = 0; i < heartbeat; i++) {
+        pump_tick(pump, 2);
+        pump_tick(pump, 3);
+    }
+    assert_int_equal(pump_status(pump, 2).state, RAFT_FOLLOWER);
+    assert_int_equal(pump_status(pump, 3).state, RAFT_FOLLOWER);
+    pump_destroy(pump);
+}
+
 static void test_candidate_refused_by_a_quorum_waits_for_the_next_timeout(void **state)
 {
     (void)state;
@@ -481,6 +570,10 @@ int main(void)
         cmocka_unit_test(test_single_voter_leads_after_its_own_sync),
         cmocka_unit_test(test_messages_that_make_no_sense_change_nothing),
         cmocka_unit_test(test_sender_of_an_old_term_is_told_the_newer_one),
+        cmocka_unit_test(test_closed_leader_is_replaced_within_a_heartbeat),
+        cmocka_unit_test(test_closed_connection_of_one_follower_disturbs_nobody),
+        cmocka_unit_test(test_closed_connection_of_another_follower_says_nothing),
+        cmocka_unit_test(test_closed_leader_keeps_its_lease),
         cmocka_unit_test(test_candidate_refused_by_a_quorum_waits_for_the_next_timeout),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
