@@ -8,10 +8,11 @@
 #   --every       runs all tests that a fault names, not only until one fails
 #   --verbose     shows what the test complained of
 #   --jobs N      that many at once (default: one a processor)
-#   --limit S     a test that runs S seconds (default 60) and ten times as long as without the fault hangs: caught
+#   --limit S     a test that runs S seconds (default 30) and 20 times as long as without the fault hangs: caught
 #   --default     only those that are part of ctest's own run
 #   --build DIR   a build directory (default build/mutants, made and brought up to date)
 #   --no-build    takes what DIR has
+#   --no-baseline does not run the tests without a fault first; for ctest, which does that itself
 #
 # tests/mutants/*.txt is the catalogue, tests/mutants/mutants.py says how it is written. The source tree is not touched.
 set -euo pipefail
@@ -21,7 +22,7 @@ make=1
 for ((i = 1; i <= $#; i++)); do
     case "${!i}" in
     -h | --help)
-        sed -n '2,18s/^# \{0,1\}//p' "$0"
+        sed -n '2,20s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     --list | --check | --no-build) make=0 ;;
