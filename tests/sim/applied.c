@@ -62,6 +62,14 @@ static struct group_entries *entries_of(uint64_t group_id)
     return group;
 }
 
+void applied_forget(uint64_t group_id)
+{
+    struct group_entries *group = entries_of(group_id);
+    free(group->entries);
+    group->entries = NULL;
+    group->capacity = 0;
+}
+
 static struct entry *entry_at(struct group_entries *group, uint64_t index)
 {
     if (index >= group->capacity) {

@@ -11,6 +11,7 @@ void applied_begin(void);
 void applied_end(void);
 /* Fails the run when the batch contradicts what was applied before. */
 void applied_check(uint64_t group_id, const struct sm_batch *batch);
+void applied_forget(uint64_t group_id); /* all its disks were wiped */
 /* Entries compared with what another replica, or the same before a restart, applied. */
 uint64_t applied_compared(void);
 

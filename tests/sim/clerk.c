@@ -298,7 +298,7 @@ static bool loop_judge(struct loop *loop, const struct skv_result *result)
         (result->outcome == SKV_DONE &&
          (result->code == SKV_OK || (loop->op == SKV_GET && result->code == SKV_NOT_FOUND))) ||
         (loop->op == SKV_CAS && result->code == SKV_VERSION_MISMATCH);
-    if (!fine && loop->clerk->timeout_ms == CLERK_TIMEOUT_MS) {
+    if (!fine && loop->clerk->timeout_ms == CLERK_TIMEOUT_MS && !loop->clerk->forgiving) {
         SIM_FAIL("an operation of client %u ended with: %s", loop->options.number,
                  skv_code_text(result->code));
     }
@@ -419,7 +419,10 @@ static void loop_next(struct loop *loop)
             return;
         }
         (void)snprintf(key, sizeof key, "%" PRIu64, sim_between(0, options->key_count - 1));
-        loop->op = choose_any(loop);
+        if (options->only_key != NULL) {
+            (void)snprintf(key, sizeof key, "%s", options->only_key);
+        }
+        loop->op = options->gets_only ? SKV_GET : choose_any(loop);
         loop->has_seen = false;
         (void)snprintf(loop->seen_key, sizeof loop->seen_key, "%s", key);
         if (loop->op == SKV_APPEND || loop->op == SKV_PUT) {

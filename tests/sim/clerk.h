@@ -17,6 +17,7 @@ struct clerk {
     struct skv_client *client;
     struct linear_history *history; /* NULL: none */
     uint32_t in_flight;
+    bool forgiving;      /* its operations may end without success also when they had time */
     uint32_t timeout_ms; /* of its operations; where it is short they may end without success */
 };
 
@@ -67,6 +68,8 @@ struct loop_options {
     uint32_t number; /* of the client */
     const char *key; /* its own; NULL: a random one of `key_count` ("0", "1", ...) with puts too */
     uint32_t key_count;
+    const char *only_key; /* of those random ones: then it is always this one */
+    bool gets_only;
     bool appends_only;
     size_t padding_bytes; /* not 0: now and then a put of so many bytes to a key beside, so that the
                              log grows */

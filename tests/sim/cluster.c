@@ -169,6 +169,35 @@ struct group *cluster_group(struct cluster *cluster, uint64_t id)
 
 /* ---- groups ---- */
 
+void group_wipe(struct group *group)
+{
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        struct server *server = &group->servers[i];
+        server_kill(server);
+        fake_vfs_destroy(server->host->disk);
+        server->host->disk = fake_vfs_create(rng_next(&sim_world()->rng));
+        if (server->store != NULL) {
+            fake_store_destroy(server->store);
+            server->store = fake_store_create(fake_vfs_vfs(server->host->disk));
+        }
+    }
+    oracle_forget(group->servers[0].cluster->oracle, group);
+    applied_forget(group->id);
+}
+
+void cluster_suspend(struct cluster *cluster, uint64_t duration_ns)
+{
+    (void)cluster;
+    struct sim_world *world = sim_world();
+    for (uint32_t i = 0; i < world->host_count; i++) {
+        if (world->hosts[i]->up && !world->hosts[i]->dying) {
+            sim_host_pause(world->hosts[i], duration_ns);
+        }
+    }
+    world->limit_ns += duration_ns;
+    sim_run(duration_ns);
+}
+
 void group_crash(struct group *group)
 {
     for (uint32_t i = 0; i < group->server_count; i++) {

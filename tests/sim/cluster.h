@@ -85,6 +85,10 @@ void group_start(struct group *group); /* those that are down */
 struct server *group_add_server(struct group *group);
 /* The machine is taken away, with its disk. */
 void server_retire(struct server *server);
+/* Every machine of the group gets a new disk. They are down, before and after. */
+void group_wipe(struct group *group);
+/* Every machine stands still for so long, as when their host is suspended; then all go on. */
+void cluster_suspend(struct cluster *cluster, uint64_t duration_ns);
 /* NULL: nobody leads. */
 struct server *group_leader(const struct group *group);
 struct server *group_wait_leader(struct group *group);

@@ -63,6 +63,24 @@ void oracle_destroy(struct oracle *oracle)
     the_oracle = NULL;
 }
 
+void oracle_forget(struct oracle *oracle, const struct group *group)
+{
+    for (uint32_t i = 0; i < oracle->view_count; i++) {
+        struct group_view *view = &oracle->views[i];
+        if (view->group != group) {
+            continue;
+        }
+        view->term_count = 0;
+        view->applied = 0;
+        kv_table_unref(view->table);
+        view->table = NULL;
+        for (uint32_t j = 0; j < CLUSTER_SERVERS_MAX; j++) {
+            kv_table_unref(view->seen[j]);
+            view->seen[j] = NULL;
+        }
+    }
+}
+
 /* ---- one leader a term ---- */
 
 static void check_leader(struct group_view *view, const struct raft_status *status)
@@ -96,7 +114,7 @@ static void check_leader(struct group_view *view, const struct raft_status *stat
 static bool serves(const struct group_view *view, uint32_t shard)
 {
     return view->table != NULL && shard < view->table->shard_count &&
-           view->table->shards[shard].state == SHARD_SERVING;
+           kv_table_serves(view->table, shard) == 0;
 }
 
 static const struct shard_record *record_of(const struct oracle *oracle, uint64_t group,
@@ -185,8 +203,8 @@ static void check_shards(struct oracle *oracle, struct group_view *view, struct 
 {
     for (uint32_t shard = 0; shard < table->shard_count; shard++) {
         check_transition(oracle, view, table, shard);
-        if (table->shards[shard].state != SHARD_SERVING) {
-            continue;
+        if (kv_table_serves(table, shard) != 0) {
+            continue; /* also: SERVING of a config before the group may serve anything */
         }
         for (uint32_t i = 0; i < oracle->view_count; i++) {
             const struct group_view *other = &oracle->views[i];

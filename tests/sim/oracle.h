@@ -19,6 +19,8 @@ struct oracle;
 
 struct oracle *oracle_create(struct cluster *cluster); /* gives; watches from now on */
 void oracle_destroy(struct oracle *oracle);
+/* All disks of the group were wiped: it begins anew. */
+void oracle_forget(struct oracle *oracle, const struct group *group);
 /* Fails unless every running replica of every group comes to the same position and state within
  * `timeout_ns`. */
 void oracle_check_equal(struct oracle *oracle, uint64_t timeout_ns);
