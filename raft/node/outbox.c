@@ -74,6 +74,16 @@ void outbox_add(struct outbox *outbox, const struct raft_message *message)
     frame->starts[frame->count] = (uint32_t)frame->packed.size;
 }
 
+void outbox_greet(struct outbox *outbox, uint64_t peer)
+{
+    for (uint32_t i = 0; i < outbox->count; i++) {
+        if (outbox->frames[i].peer == peer) {
+            return;
+        }
+    }
+    (void)open_frame(outbox, peer);
+}
+
 void outbox_flush(struct outbox *outbox, const struct outbox_sender *sender, outbox_send_fn send,
                   void *context)
 {

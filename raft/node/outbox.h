@@ -34,6 +34,9 @@ void outbox_deinit(struct outbox *outbox);
 /* Encodes at once: borrows for the call. */
 void outbox_add(struct outbox *outbox, const struct raft_message *message);
 
+/* A frame without messages to `peer`, unless one with messages leaves anyway: says who we are. */
+void outbox_greet(struct outbox *outbox, uint64_t peer);
+
 /* takes `frame`'s memory */
 typedef void (*outbox_send_fn)(void *context, uint64_t peer, struct buf *frame);
 /* Hands out every frame and is empty then. */

@@ -199,6 +199,7 @@ void replica_tick(struct replica *replica)
     raft_core_tick(replica->core);
     replica__transfers_check(replica, true);
     if (!replica->stopping) {
+        replica__greet_tick(replica);
         replica__snapshots_tick(replica);
         replica__compaction_tick(replica);
     }

@@ -142,6 +142,7 @@ struct replica {
     struct blob *parked[REPLICA_PARKED_FRAMES_MAX];
     uint32_t parked_count;
     uint64_t refused_logged_ns;
+    uint64_t greeted_tick; /* when all members were last sent something */
 
     /* log time: what it was when it was last learnt, and the monotonic clock then */
     uint64_t log_time_ms;
@@ -206,6 +207,7 @@ int replica__recover(struct replica *replica, const struct replica_options *opti
 void replica__identity_check_members(struct replica *replica);
 void replica__identity_stored(struct replica *replica);
 void replica__parked_drop(struct replica *replica);
+void replica__greet_tick(struct replica *replica);
 
 /* replica_commands.c */
 uint64_t replica__log_time(const struct replica *replica);

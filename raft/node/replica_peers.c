@@ -4,8 +4,12 @@
  * its incarnation, which is written to the identity file before anything it says counts: frames
  * that come meanwhile are parked. From then on a frame with another incarnation is from a replica
  * that lost its disk, and with it votes and entries it had promised: it is refused for as long as
- * it is a member. Who is not (yet) a member may speak - a leader whose entry about itself has not
- * reached us, a candidate - and is not written down: the core counts members only. */
+ * it is a member. Two followers need never have a message for each other; so that each knows the
+ * other's incarnation before one of them loses its disk, everybody greets everybody with an empty
+ * frame now and then (replica__greet_tick): else a wiped follower and one that never heard it would
+ * be a majority without what was acknowledged. Who is not (yet) a member may speak - a leader whose
+ * entry about itself has not reached us, a candidate - and is not written down: the core counts
+ * members only. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -20,7 +24,10 @@ METRIC(peer_frames_received_count, COUNTER, "frames received from peers")
 METRIC(peer_frames_refused_count, COUNTER,
        "frames refused: malformed, or of another cluster, group, replica or incarnation")
 
-enum { REFUSAL_LOG_INTERVAL_S = 5 };
+enum {
+    REFUSAL_LOG_INTERVAL_S = 5,
+    GREETING_ELECTIONS = 10, /* election timeouts between greetings, once all members are known */
+};
 
 enum peer_verdict { PEER_KNOWN, PEER_PARK, PEER_REFUSE };
 
@@ -162,6 +169,36 @@ void replica__parked_drop(struct replica *replica)
         blob_unref(replica->parked[i]);
     }
     replica->parked_count = 0;
+}
+
+static bool knows_all_members(const struct replica *replica)
+{
+    const struct raft_membership *membership = &replica->status.membership;
+    for (uint32_t i = 0; i < membership->count; i++) {
+        uint64_t id = membership->members[i].id;
+        if (id != replica->options.replica_id &&
+            identity_peer_incarnation(&replica->identity, id) == 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whom we have not heard has perhaps not heard us: then soon again. */
+void replica__greet_tick(struct replica *replica)
+{
+    const struct raft_membership *membership = &replica->status.membership;
+    uint64_t pause = replica->options.election_ticks;
+    pause *= knows_all_members(replica) ? GREETING_ELECTIONS : 1;
+    if (replica->greeted_tick != 0 && replica->tick_count - replica->greeted_tick < pause) {
+        return;
+    }
+    replica->greeted_tick = replica->tick_count;
+    for (uint32_t i = 0; i < membership->count; i++) {
+        if (membership->members[i].id != replica->options.replica_id) {
+            outbox_greet(&replica->outbox, membership->members[i].id);
+        }
+    }
 }
 
 /* A member that is gone for good may be forgotten. For good: a removal that is not committed may be

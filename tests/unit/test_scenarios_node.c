@@ -54,6 +54,43 @@ static void test_s30_read_waits_until_the_replay_has_caught_up(void **state)
     }
 }
 
+/* ---- 43: a node returns wiped ---- */
+
+/* Two followers need never have had a word with each other: the leader speaks to both. When one has
+ * lost its disk, and with it what it had promised, the other must know all the same that this is
+ * not the member it was: the two of them would be a majority without what was acknowledged. */
+static void test_s43_wiped_follower_makes_no_majority_with_another_follower(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 430; seed < 450; seed++) {
+        struct harness_options options = harness_options_default(seed);
+        options.machine = kv_machine_for_harness();
+        struct harness *harness = harness_create(&options);
+        harness_start_all(harness);
+        assert_true(kv_put(harness, "a", "1", LIMIT_NS));
+        harness_run_for(harness, 5 * SIM_S);
+        int leader = harness_wait_leader(harness, LIMIT_NS);
+        assert_true(leader >= 0);
+        uint32_t wiped = ((uint32_t)leader + 1) % 3;
+        uint32_t other = ((uint32_t)leader + 2) % 3;
+        harness_crash(harness, other, FAKE_CRASH_ANY);
+        assert_true(kv_put(harness, "b", "2", LIMIT_NS)); /* acknowledged by the other two */
+        harness_crash(harness, wiped, FAKE_CRASH_ANY);
+        harness_crash(harness, (uint32_t)leader, FAKE_CRASH_ANY);
+        harness_wipe(harness, wiped);
+        assert_int_equal(harness_start(harness, wiped), ERR_OK);
+        assert_int_equal(harness_start(harness, other), ERR_OK);
+        assert_int_equal(harness_wait_leader(harness, 10 * SIM_S), -1);
+        assert_int_equal(harness_start(harness, (uint32_t)leader), ERR_OK);
+        struct buf held;
+        buf_init(&held);
+        assert_true(kv_get(harness, "b", &held, LIMIT_NS));
+        assert_true(bytes_equal(buf_view(&held), bytes_of_string("2")));
+        buf_deinit(&held);
+        harness_destroy(harness);
+    }
+}
+
 /* ---- 57: a waiter is matched on (index, term) ---- */
 
 enum {
@@ -202,6 +239,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_s30_read_waits_until_the_replay_has_caught_up),
+        cmocka_unit_test(test_s43_wiped_follower_makes_no_majority_with_another_follower),
         cmocka_unit_test(
             test_s57_waiter_of_a_replaced_entry_is_not_answered_with_the_other_ones_result),
         cmocka_unit_test(test_s57_waiter_of_an_entry_that_stays_is_told_it_is_done),
