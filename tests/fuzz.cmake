@@ -49,3 +49,11 @@ skv_fuzz(NAME words SOURCES ${CMAKE_SOURCE_DIR}/client/ctl/encoding.c ${CMAKE_SO
     USES client proto LIBRARIES test-lin PkgConfig::JANSSON MUTATIONS 200000)
 skv_fuzz(NAME kv SOURCES lib/fake_store.c USES shardkv proto LIBRARIES test-fake-vfs MUTATIONS 6000)
 skv_fuzz(NAME replica USES raft/node raft/core proto LIBRARIES test-node-harness MUTATIONS 4000)
+# The services over a host of their own: the linker puts it in the place of the node, of rpc and of the worker's thread.
+set(service_wraps node_propose node_read node_hash node_is_leader node_status node_fill_status worker_add
+    rpc_server_add_unary rpc_server_add_stream rpc_call_reply rpc_call_fail rpc_call_peer
+    rpc_stream_send rpc_stream_finish rpc_stream_cancel rpc_stream_resume rpc_stream_ref rpc_stream_unref
+    rpc_stream_set_user rpc_stream_user rpc_stream_peer)
+list(TRANSFORM service_wraps PREPEND "-Wl,--wrap=")
+skv_fuzz(NAME service SOURCES fuzz/service_host.c lib/fake_store.c
+    USES shardkv shardctrler raft/node raft/core proto rpc LIBRARIES test-fake-vfs ${service_wraps} MUTATIONS 6000)
