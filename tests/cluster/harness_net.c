@@ -17,28 +17,24 @@
 
 enum { SCRIPT_BYTES = 4096, PROGRAM_SECONDS = 20 };
 
-struct net_node {
-    int ns_fd;
-    bool cut_from[NET_NODES_MAX]; /* as asked for */
+struct net {
+    uint32_t node_count;
+    int ns_fds[NET_NODES_MAX];
+    /* As asked for. */
+    bool cut[NET_NODES_MAX][NET_NODES_MAX]; /* from, to */
+    uint32_t loss_per_mille;
     bool changed;
 };
 
-struct net {
-    uint32_t node_count;
-    uint32_t loss_per_mille;
-    struct net_node nodes[NET_NODES_MAX];
-};
-
-/* One table: counters survive the changes of its sets. */
-static const char *const nft_table = "table ip fault {\n"
+/* In the test's namespace, where the bridge is. The chain `rules` is written anew with every
+ * change, and the counter with it. */
+static const char *const nft_table = "table bridge fault {\n"
                                      "  counter dropped { }\n"
-                                     "  set cut { type ipv4_addr; }\n"
-                                     "  set lossy { type ipv4_addr; }\n"
-                                     "  chain loss { }\n"
-                                     "  chain input {\n"
-                                     "    type filter hook input priority 0; policy accept;\n"
-                                     "    ip saddr @cut counter name dropped drop\n"
-                                     "    ip saddr @lossy jump loss\n"
+                                     "  set cut { type ipv4_addr . ipv4_addr; }\n"
+                                     "  chain rules { }\n"
+                                     "  chain forward {\n"
+                                     "    type filter hook forward priority 0; policy accept;\n"
+                                     "    jump rules\n"
                                      "  }\n"
                                      "}\n";
 
@@ -61,7 +57,7 @@ static int open_own_namespace(void)
 bool net_enter(const struct net *net, uint32_t node)
 {
     ASSERT(node < net->node_count);
-    return setns(net->nodes[node].ns_fd, CLONE_NEWNET) == 0;
+    return setns(net->ns_fds[node], CLONE_NEWNET) == 0;
 }
 
 /* Runs argv with `script` as its standard input in the namespace `ns_fd` (-1: the caller's). Its
@@ -111,9 +107,9 @@ static int run_ip(int ns_fd, const char *script)
     return run_in(ns_fd, (char *[]){"ip", "-batch", "-", NULL}, script, NULL);
 }
 
-static int run_nft(int ns_fd, const char *script)
+static int run_nft(const char *script)
 {
-    return run_in(ns_fd, (char *[]){"nft", "-f", "-", NULL}, script, NULL);
+    return run_in(-1, (char *[]){"nft", "-f", "-", NULL}, script, NULL);
 }
 
 /* ---- is it possible? ---- */
@@ -133,7 +129,7 @@ static int try_all(void)
     if (run_ip(-1, "link add br0 type bridge\nlink add v1 type veth peer name v2\n") != 0) {
         return TRY_NO_BRIDGE;
     }
-    code = run_nft(-1, nft_table);
+    code = run_nft(nft_table);
     if (code == 127) {
         return TRY_NO_NFT;
     }
@@ -182,7 +178,7 @@ struct net *net_create(void)
     if (unshare(CLONE_NEWNET) != 0) {
         give_up("unshare: %s", strerror(errno));
     }
-    net->nodes[NET_HUB].ns_fd = open_own_namespace();
+    net->ns_fds[NET_HUB] = open_own_namespace();
     net->node_count = 1;
     char address[NET_ADDRESS_BYTES], script[SCRIPT_BYTES];
     net_address(NET_HUB, address);
@@ -192,7 +188,7 @@ struct net *net_create(void)
              "addr add %s/24 dev br0\n"
              "link set br0 up\n",
              address);
-    if (net->nodes[NET_HUB].ns_fd < 0 || run_ip(-1, script) != 0 || run_nft(-1, nft_table) != 0) {
+    if (net->ns_fds[NET_HUB] < 0 || run_ip(-1, script) != 0 || run_nft(nft_table) != 0) {
         give_up("the test's own namespace cannot be set up");
     }
     return net;
@@ -204,7 +200,7 @@ void net_destroy(struct net *net)
         return;
     }
     for (uint32_t i = 0; i < net->node_count; i++) {
-        close(net->nodes[i].ns_fd);
+        close(net->ns_fds[i]);
     }
     free(net);
 }
@@ -216,7 +212,7 @@ static int make_namespace(const struct net *net)
         give_up("unshare: %s", strerror(errno));
     }
     int ns_fd = open_own_namespace();
-    if (ns_fd < 0 || setns(net->nodes[NET_HUB].ns_fd, CLONE_NEWNET) != 0) {
+    if (ns_fd < 0 || setns(net->ns_fds[NET_HUB], CLONE_NEWNET) != 0) {
         give_up("setns: %s", strerror(errno));
     }
     return ns_fd;
@@ -227,7 +223,7 @@ uint32_t net_add_node(struct net *net)
     ASSERT(net->node_count < NET_NODES_MAX);
     uint32_t node = net->node_count++;
     int ns_fd = make_namespace(net);
-    net->nodes[node].ns_fd = ns_fd;
+    net->ns_fds[node] = ns_fd;
     char address[NET_ADDRESS_BYTES], script[SCRIPT_BYTES];
     net_address(node, address);
     snprintf(script, sizeof script,
@@ -243,10 +239,9 @@ uint32_t net_add_node(struct net *net)
              "addr add %s/24 dev eth0\n"
              "link set eth0 up\n",
              address);
-    if (run_ip(ns_fd, script) != 0 || run_nft(ns_fd, nft_table) != 0) {
+    if (run_ip(ns_fd, script) != 0) {
         give_up("node %u cannot be set up", node);
     }
-    net->nodes[node].changed = net->loss_per_mille > 0;
     return node;
 }
 
@@ -254,10 +249,10 @@ uint32_t net_add_node(struct net *net)
 
 void net_cut(struct net *net, uint32_t from, uint32_t to)
 {
-    ASSERT(from < net->node_count && to < net->node_count && from != to);
-    struct net_node *node = &net->nodes[to];
-    node->changed = node->changed || !node->cut_from[from];
-    node->cut_from[from] = true;
+    ASSERT(from != NET_HUB && from < net->node_count);
+    ASSERT(to != NET_HUB && to < net->node_count && to != from);
+    net->changed = net->changed || !net->cut[from][to];
+    net->cut[from][to] = true;
 }
 
 void net_cut_both(struct net *net, uint32_t a, uint32_t b)
@@ -269,92 +264,71 @@ void net_cut_both(struct net *net, uint32_t a, uint32_t b)
 void net_set_loss(struct net *net, uint32_t per_mille)
 {
     ASSERT(per_mille <= 1000);
-    for (uint32_t i = 1; i < net->node_count; i++) {
-        net->nodes[i].changed = net->nodes[i].changed || net->loss_per_mille != per_mille;
-    }
+    net->changed = net->changed || net->loss_per_mille != per_mille;
     net->loss_per_mille = per_mille;
 }
 
 void net_heal(struct net *net)
 {
     net_set_loss(net, 0);
-    for (uint32_t i = 0; i < net->node_count; i++) {
-        struct net_node *node = &net->nodes[i];
-        for (uint32_t from = 0; from < net->node_count; from++) {
-            node->changed = node->changed || node->cut_from[from];
-            node->cut_from[from] = false;
-        }
-    }
-}
-
-static void add_element(struct buf *script, const char *set, uint32_t node)
-{
-    char address[NET_ADDRESS_BYTES], line[96];
-    net_address(node, address);
-    int size = snprintf(line, sizeof line, "add element ip fault %s { %s }\n", set, address);
-    buf_append(script, line, (size_t)size);
-}
-
-static void append_text(struct buf *script, const char *text)
-{
-    buf_append(script, text, strlen(text));
-}
-
-/* A file of nft is one transaction. */
-static void apply_node(const struct net *net, uint32_t to)
-{
-    const struct net_node *node = &net->nodes[to];
-    struct buf script;
-    buf_init(&script);
-    append_text(&script, "flush set ip fault cut\nflush set ip fault lossy\n"
-                         "flush chain ip fault loss\n");
     for (uint32_t from = 0; from < net->node_count; from++) {
-        if (node->cut_from[from]) {
-            add_element(&script, "cut", from);
+        for (uint32_t to = 0; to < net->node_count; to++) {
+            net->changed = net->changed || net->cut[from][to];
+            net->cut[from][to] = false;
         }
     }
-    if (net->loss_per_mille > 0 && to != NET_HUB) {
-        char rule[160];
-        snprintf(rule, sizeof rule,
-                 "add rule ip fault loss numgen random mod 1000 < %u counter name dropped drop\n",
-                 net->loss_per_mille);
-        append_text(&script, rule);
-        for (uint32_t from = 1; from < net->node_count; from++) {
-            add_element(&script, "lossy", from);
-        }
-    }
-    buf_append(&script, "", 1);
-    if (run_nft(node->ns_fd, (const char *)script.data) != 0) {
-        give_up("the rules of node %u cannot be changed:\n%s", to, (const char *)script.data);
-    }
-    buf_deinit(&script);
 }
 
+/* What one file of nft says happens at once or not at all. */
 void net_apply(struct net *net)
 {
-    for (uint32_t i = 0; i < net->node_count; i++) {
-        if (net->nodes[i].changed) {
-            apply_node(net, i);
-            net->nodes[i].changed = false;
+    if (!net->changed) {
+        return;
+    }
+    struct buf script;
+    buf_init(&script);
+    buf_printf(&script, "flush chain bridge fault rules\n"
+                        "delete counter bridge fault dropped\n"
+                        "add counter bridge fault dropped\n"
+                        "flush set bridge fault cut\n"
+                        "add rule bridge fault rules ip saddr . ip daddr @cut "
+                        "counter name dropped drop\n");
+    for (uint32_t from = 0; from < net->node_count; from++) {
+        for (uint32_t to = 0; to < net->node_count; to++) {
+            if (net->cut[from][to]) {
+                char source[NET_ADDRESS_BYTES], target[NET_ADDRESS_BYTES];
+                net_address(from, source);
+                net_address(to, target);
+                buf_printf(&script, "add element bridge fault cut { %s . %s }\n", source, target);
+            }
         }
     }
+    if (net->loss_per_mille > 0) {
+        buf_printf(&script,
+                   "add rule bridge fault rules ip protocol tcp numgen random mod 1000 < %u "
+                   "counter name dropped drop\n",
+                   net->loss_per_mille);
+    }
+    buf_append(&script, "", 1);
+    if (run_nft((const char *)script.data) != 0) {
+        give_up("the rules cannot be changed:\n%s", (const char *)script.data);
+    }
+    buf_deinit(&script);
+    net->changed = false;
 }
 
 uint64_t net_dropped(const struct net *net)
 {
-    uint64_t packets = 0;
-    for (uint32_t i = 0; i < net->node_count; i++) {
-        struct buf out;
-        buf_init(&out);
-        int code =
-            run_in(net->nodes[i].ns_fd, (char *[]){"nft", "list", "counters", NULL}, "", &out);
-        buf_append(&out, "", 1);
-        const char *at = strstr((const char *)out.data, "packets ");
-        if (code != 0 || at == NULL) {
-            give_up("the counter of node %u cannot be read", i);
-        }
-        packets += strtoull(at + strlen("packets "), NULL, 10);
-        buf_deinit(&out);
+    (void)net;
+    struct buf out;
+    buf_init(&out);
+    int code = run_in(-1, (char *[]){"nft", "list", "counters", NULL}, "", &out);
+    buf_append(&out, "", 1);
+    const char *at = strstr((const char *)out.data, "packets ");
+    if (code != 0 || at == NULL) {
+        give_up("the counter cannot be read");
     }
+    uint64_t packets = strtoull(at + strlen("packets "), NULL, 10);
+    buf_deinit(&out);
     return packets;
 }

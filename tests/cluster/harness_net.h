@@ -1,7 +1,7 @@
 /* A network of the test's own: one network namespace for the test itself, in which its clients
- * live, and one for each server, joined by a bridge. Links between any two are cut in either
- * direction, or made lossy, where the receiver takes packets in, so what was sent is on its way and
- * neither side is told, as with a real cable.
+ * live, and one for each server, joined by a bridge. Between any two servers the bridge can be told
+ * to keep back packets of either direction, all or some: neither side is told, as with a real
+ * cable, and all that changes at a time changes in one moment.
  *
  *     test program, shardctl       server 1            server 2
  *     [namespace, 10.77.0.1]   [ns, 10.77.0.2]     [ns, 10.77.0.3]
@@ -43,18 +43,18 @@ void net_address(uint32_t node, char out[NET_ADDRESS_BYTES]);
 /* In a child between fork and exec: moves it to the node. False when it cannot. */
 bool net_enter(const struct net *net, uint32_t node);
 
-/* What `from` sends does not arrive at `to`. Takes effect with net_apply. */
+/* What server `from` sends does not arrive at server `to`. Takes effect with net_apply. */
 void net_cut(struct net *net, uint32_t from, uint32_t to);
 void net_cut_both(struct net *net, uint32_t a, uint32_t b);
 /* So many of 1000 packets do not arrive, on all links between servers. */
 void net_set_loss(struct net *net, uint32_t per_mille);
 /* All is whole again; takes effect with net_apply. */
 void net_heal(struct net *net);
-/* Makes what was asked for true at all nodes; each node changes in one step. */
+/* Makes what was asked for true, in one step. */
 void net_apply(struct net *net);
 
-/* How many packets the cuts (and the losses) have kept back so far: a cut that stopped nothing
- * tested nothing. */
+/* How many packets were kept back since the last net_apply that changed something: a cut that
+ * stopped nothing tested nothing. */
 uint64_t net_dropped(const struct net *net);
 
 #endif
