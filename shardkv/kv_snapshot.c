@@ -31,7 +31,6 @@ enum {
     SNAPSHOT_NAME_BYTES_MAX = 128,
     SNAPSHOT_HEADER_BYTES_MAX = 4 * 1024 * 1024,
     CRC_BYTES = 4,
-    ROWS_A_LOOK = 4096, /* rows between two looks at `replacing` */
 };
 static_assert((int)SNAPSHOT_FILES_MAX * ((int)SNAPSHOT_NAME_BYTES_MAX + 16) <
                   (int)SNAPSHOT_HEADER_BYTES_MAX,
@@ -157,27 +156,8 @@ static uint64_t put_header(struct sm_snapshot_reader *reader, struct raft_positi
     return offset;
 }
 
-/* The stream carries files as they are, and its checksums only what happens to it on the way: a block
- * that changed on this disk would be the receiver's, too. Reading a row checks its block. */
-static int read_all_rows(struct kv_machine *machine, const struct store_view *view)
-{
-    const struct store_ops *ops = machine->store.ops;
-    struct store_iterator *iterator =
-        ops->iterator_create(machine->store.store, view, BYTES_EMPTY, BYTES_EMPTY);
-    int error = 0;
-    for (uint64_t i = 0; error == 0 && ops->iterator_valid(iterator); i++) {
-        ops->iterator_next(iterator);
-        if (i % ROWS_A_LOOK == 0 && atomic_load(&machine->replacing)) {
-            error = ERR_BUSY;
-        }
-    }
-    error = error != 0 ? error : ops->iterator_error(iterator);
-    ops->iterator_destroy(iterator);
-    return error;
-}
-
 /* The checkpoint holds exactly what is applied, because apply waits for it; flushing before keeps
- * that wait short. ERR_CORRUPT: this store must not be sent, nor be used any longer. */
+ * that wait short. */
 static int make_checkpoint(struct kv_machine *machine, const char *dir,
                            struct raft_position *position)
 {
@@ -191,10 +171,7 @@ static int make_checkpoint(struct kv_machine *machine, const char *dir,
     *position = machine->applied;
     pthread_mutex_unlock(&machine->state_mutex);
     error = machine->store.ops->checkpoint(machine->store.store, dir);
-    struct store_view *view = machine->store.ops->view_open(machine->store.store);
     pthread_mutex_unlock(&machine->apply_mutex);
-    error = error != 0 ? error : read_all_rows(machine, view);
-    machine->store.ops->view_close(machine->store.store, view);
     kv__gate_leave(machine);
     return error;
 }
@@ -208,6 +185,11 @@ int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position,
     int error = vfs_path(reader->dir, dir, "store");
     error = error != 0 ? error : make_checkpoint(machine, reader->dir, position);
     error = error != 0 ? error : list_files(reader);
+    /* The stream carries files as they are, and its checksums only what happens to them on the way: a
+     * block that changed on this disk would be the receiver's, too. */
+    error = error != 0 ? error
+                       : machine->store.ops->check_copy(machine->store.store, reader->dir,
+                                                        &machine->replacing);
     if (error != 0) {
         log_event(LOG_WARN, "snapshot.failed", "error=%s", err_name(error));
         kv__snapshot_close(reader);

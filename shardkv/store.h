@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include <stdatomic.h>
 
 struct store_batch;    /* a list of puts and deletes, applied atomically */
 struct store_iterator; /* over a consistent view */
@@ -55,6 +56,9 @@ struct store_ops {
     int (*flush)(void *store); /* everything written before the call is durable after it */
     /* A consistent copy as files in `dir` (which must not exist), hard-linked where possible. */
     int (*checkpoint)(void *store, const char *dir);
+    /* Reads every row of such a copy from the disk, past all caches: ERR_CORRUPT when a checksum
+     * fails, ERR_BUSY when *stop became true. It may leave a file of its own in `dir`. */
+    int (*check_copy)(void *store, const char *dir, const atomic_bool *stop);
     /* Closes, replaces all files by those of `dir` (same file system; it is used up), opens again.
      * After a crash at any point either the old files are whole or `dir` is, and replaying it
      * finishes the job. */

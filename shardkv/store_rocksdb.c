@@ -39,6 +39,7 @@ enum {
     LEVEL1_BYTES = 128 * 1024 * 1024,
     CACHE_SHARD_BITS = 2,
     SCAN_READAHEAD_BYTES = 256 * 1024,
+    ROWS_A_LOOK = 4096, /* between two looks at whether to go on */
     BATCH_BYTES_KEPT_MAX = 1024 * 1024,
     INGEST_ROWS_MIN = 4096, /* fewer are not worth a table of their own */
     INGEST_BYTES_MIN = 1024 * 1024,
@@ -350,6 +351,57 @@ static int db_checkpoint(void *store, const char *dir)
     return error;
 }
 
+/* Of a copy that is read once: nothing of it is kept. */
+static rocksdb_options_t *make_check_options(void)
+{
+    rocksdb_block_based_table_options_t *table = rocksdb_block_based_options_create();
+    rocksdb_block_based_options_set_no_block_cache(table, 1);
+    rocksdb_options_t *options = rocksdb_options_create();
+    rocksdb_options_set_block_based_table_factory(options, table);
+    rocksdb_block_based_options_destroy(table);
+    rocksdb_options_set_paranoid_checks(options, 1);
+    rocksdb_options_set_max_open_files(options, OPEN_FILES_MAX);
+    rocksdb_options_set_max_file_opening_threads(options, 1);
+    rocksdb_options_set_stats_dump_period_sec(options, 0);
+    rocksdb_options_set_info_log_level(options, 4 /* fatal */);
+    return options;
+}
+
+static int read_all_rows(const struct store_rocksdb *db, rocksdb_t *copy, const atomic_bool *stop)
+{
+    rocksdb_readoptions_t *read = rocksdb_readoptions_create();
+    rocksdb_readoptions_set_verify_checksums(read, 1);
+    rocksdb_readoptions_set_readahead_size(read, SCAN_READAHEAD_BYTES);
+    rocksdb_iterator_t *iterator = rocksdb_create_iterator(copy, read);
+    int error = 0;
+    rocksdb_iter_seek_to_first(iterator);
+    for (uint64_t i = 0; error == 0 && rocksdb_iter_valid(iterator) != 0; i++) {
+        rocksdb_iter_next(iterator);
+        error = i % ROWS_A_LOOK == 0 && atomic_load(stop) ? ERR_BUSY : 0;
+    }
+    char *message = NULL;
+    rocksdb_iter_get_error(iterator, &message);
+    error = message != NULL ? failed(db, "check_copy", message) : error;
+    rocksdb_iter_destroy(iterator);
+    rocksdb_readoptions_destroy(read);
+    return error;
+}
+
+static int db_check_copy(void *store, const char *dir, const atomic_bool *stop)
+{
+    struct store_rocksdb *db = store;
+    rocksdb_options_t *options = make_check_options();
+    char *message = NULL;
+    rocksdb_t *copy = rocksdb_open_for_read_only(options, dir, 0, &message);
+    int error = failed(db, "check_copy", message);
+    if (error == 0) {
+        error = read_all_rows(db, copy, stop);
+        rocksdb_close(copy);
+    }
+    rocksdb_options_destroy(options);
+    return error;
+}
+
 static int open_db(struct store_rocksdb *db, char *why, size_t why_size)
 {
     char *message = NULL;
@@ -452,6 +504,7 @@ static const struct store_ops rocksdb_ops = {
     .iterator_destroy = iterator_destroy,
     .flush = db_flush,
     .checkpoint = db_checkpoint,
+    .check_copy = db_check_copy,
     .replace = db_replace,
     .approximate_bytes = approximate_bytes,
     .reclaim = reclaim,

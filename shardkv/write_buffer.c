@@ -359,6 +359,12 @@ static int buffer_checkpoint(void *store, const char *dir)
     return error != 0 ? error : buffer->below.ops->checkpoint(buffer->below.store, dir);
 }
 
+static int buffer_check_copy(void *store, const char *dir, const atomic_bool *stop)
+{
+    struct write_buffer *buffer = store;
+    return buffer->below.ops->check_copy(buffer->below.store, dir, stop);
+}
+
 static int buffer_replace(void *store, const char *dir)
 {
     struct write_buffer *buffer = store;
@@ -411,6 +417,7 @@ static const struct store_ops buffer_ops = {
     .iterator_destroy = write_buffer_iterator_destroy,
     .flush = buffer_flush,
     .checkpoint = buffer_checkpoint,
+    .check_copy = buffer_check_copy,
     .replace = buffer_replace,
     .approximate_bytes = approximate_bytes,
     .reclaim = reclaim,

@@ -402,6 +402,22 @@ static int map_decode(struct bytes bytes, struct map **out)
 }
 
 /* Atomic by itself: memory stands in for the disk the real one renames on. */
+static int fake_check_copy(void *store, const char *dir, const atomic_bool *stop)
+{
+    struct fake_store *fake = store;
+    char path[VFS_PATH_BYTES_MAX];
+    struct buf bytes = {0};
+    struct map *map = NULL;
+    int error = atomic_load(stop) ? ERR_BUSY : vfs_path(path, dir, "rows");
+    error = error != 0 ? error : vfs_read_all(fake->vfs, path, CHECKPOINT_BYTES_MAX, &bytes);
+    error = error != 0 ? error : map_decode(buf_view(&bytes), &map);
+    buf_deinit(&bytes);
+    if (map != NULL) {
+        map_unref(map);
+    }
+    return error;
+}
+
 static int fake_replace(void *store, const char *dir)
 {
     struct fake_store *fake = store;
@@ -467,6 +483,7 @@ static const struct store_ops fake_ops = {
     .iterator_destroy = iterator_destroy,
     .flush = fake_flush,
     .checkpoint = fake_checkpoint,
+    .check_copy = fake_check_copy,
     .replace = fake_replace,
     .approximate_bytes = approximate_bytes,
     .reclaim = reclaim,

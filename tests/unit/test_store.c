@@ -389,6 +389,31 @@ static void test_store_rocksdb_damaged_files_are_refused_with_the_reason(void **
     assert_null(fixture->store.store); /* closing it again is harmless */
 }
 
+/* Rows that are in the cache are good; the file that a copy shares with the store is not. */
+static void test_store_rocksdb_copy_with_a_changed_block_is_found_past_the_cache(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct store *store = &fixture->store;
+    const struct vfs *vfs = vfs_system();
+    atomic_bool stop = false;
+    char path[96], shell[256];
+    checkpoint_path(fixture, path);
+    for (int i = 0; i < 200; i++) {
+        char key[16], value[200];
+        snprintf(key, sizeof key, "key-%d", i);
+        snprintf(value, sizeof value, "%0150d", i);
+        put(fixture, key, value);
+    }
+    assert_int_equal(store->ops->checkpoint(store->store, path), 0);
+    assert_true(strlen(scan(fixture, NULL, "", "")) > 0);
+    assert_int_equal(store->ops->check_copy(store->store, path, &stop), 0);
+    snprintf(shell, sizeof shell,
+             "printf X | dd of=$(ls %s/*.sst) bs=1 seek=100 conv=notrunc status=none", path);
+    assert_int_equal(system(shell), 0);
+    assert_int_equal(store->ops->check_copy(store->store, path, &stop), ERR_CORRUPT);
+    assert_int_equal(vfs->remove_tree(vfs->context, path), 0);
+}
+
 /* ---- the one in memory: what does not ---- */
 
 static void test_store_fake_crash_keeps_a_prefix_of_the_batches(void **state)
@@ -428,6 +453,7 @@ int main(void)
         ROCKSDB(test_store_rocksdb_opened_twice_is_refused_with_the_path),
         ROCKSDB(test_store_rocksdb_crash_within_replace_leaves_one_of_the_two_whole),
         ROCKSDB(test_store_rocksdb_damaged_files_are_refused_with_the_reason),
+        ROCKSDB(test_store_rocksdb_copy_with_a_changed_block_is_found_past_the_cache),
         cmocka_unit_test_setup_teardown(test_store_fake_crash_keeps_a_prefix_of_the_batches,
                                         set_up_fake, tear_down),
     };
