@@ -48,6 +48,7 @@ skv_fuzz(NAME config USES shardctrler MUTATIONS 12000)
 skv_fuzz(NAME words SOURCES ${CMAKE_SOURCE_DIR}/client/ctl/encoding.c ${CMAKE_SOURCE_DIR}/client/ctl/jsonl.c
     USES client proto LIBRARIES test-lin PkgConfig::JANSSON MUTATIONS 200000)
 skv_fuzz(NAME kv SOURCES lib/fake_store.c USES shardkv proto LIBRARIES test-fake-vfs MUTATIONS 6000)
+skv_fuzz(NAME snapshot USES raft/node raft/core LIBRARIES test-fake-vfs MUTATIONS 20000)
 skv_fuzz(NAME replica USES raft/node raft/core proto LIBRARIES test-node-harness MUTATIONS 4000)
 # The services over a host of their own: the linker puts it in the place of the node, of rpc and of the worker's thread.
 set(service_wraps node_propose node_read node_hash node_is_leader node_status node_fill_status worker_add
