@@ -7,7 +7,7 @@ set(fault_tests
     J13)         # fault_proxy.c
 skv_cluster_suite(fault
     SOURCES fault/fault_suite.c fault/fault_test.c fault/recorder.c fault/direct.c
-            fault/fault_kill.c fault/fault_moves.c fault/fault_net.c fault/fault_members.c
+            fault/fault_kill.c fault/fault_moves.c fault/ballast.c fault/fault_net.c fault/fault_members.c
             fault/cuts.c fault/fault_proxy.c fault/proxy.c fault/socket_owner.c cluster/append_load.c
     USES client rpc proto base TIMEOUT 300 TESTS ${fault_tests})
 target_link_libraries(fault_suite PRIVATE test-lin)

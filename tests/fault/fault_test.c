@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define DEFAULT_SECONDS 10.0
+#define DEFAULT_SECONDS 8.0
 
 /* The test that runs, for keeping its history when the program ends before fault_end. */
 static struct fault *current;
@@ -275,15 +275,22 @@ static void keep_pace(struct fault *fault)
     fault->next_move = now_seconds() + (double)pause_ms / 1000;
 }
 
-void fault_move_any(struct fault *fault)
+void fault_move(struct fault *fault, uint32_t shard, uint64_t group)
 {
     keep_pace(fault);
-    char shard[16], group[16];
-    snprintf(shard, sizeof shard, "%u", (unsigned)rng_below(&fault->rng, FAULT_SHARDS));
-    snprintf(group, sizeof group, "%u", (unsigned)rng_between(&fault->rng, 1, fault->groups));
-    CHECK_EQ(cluster_ctl(&fault->cluster, 60, NULL, "move", "--timeout", "30s", shard, group, NULL),
+    char shard_text[16], group_text[24];
+    snprintf(shard_text, sizeof shard_text, "%u", shard);
+    snprintf(group_text, sizeof group_text, "%llu", (unsigned long long)group);
+    CHECK_EQ(cluster_ctl(&fault->cluster, 60, NULL, "move", "--timeout", "30s", shard_text,
+                         group_text, NULL),
              0);
     fault->moves++;
+}
+
+void fault_move_any(struct fault *fault)
+{
+    uint32_t shard = (uint32_t)rng_below(&fault->rng, FAULT_SHARDS);
+    fault_move(fault, shard, rng_between(&fault->rng, 1, fault->groups));
 }
 
 void fault_end(struct fault *fault)

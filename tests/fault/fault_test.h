@@ -15,7 +15,7 @@
  * A new theme is a file with such an array, a line here, one in `themes` of fault_suite.c, and its
  * file and tests in fault.cmake.
  *
- * FAULT_SECONDS says how long the faults of one test last (default 10); FAULT_MOVE_SECONDS=5-15
+ * FAULT_SECONDS says how long the faults of one test last (default 8); FAULT_MOVE_SECONDS=5-15
  * makes a move every 5 to 15 s where shards move (else: as fast as it goes); the seed is printed
  * and taken from FAULT_SEED when that is set. When a test fails, its directory is kept with the
  * logs, the data and the history so far (history.jsonl, for lincheck). One thread. */
@@ -100,7 +100,10 @@ void fault_kill(struct fault *fault, struct process *process);
 /* The leader first, then others; `count` in all. */
 void fault_kill_some(struct fault *fault, uint64_t group, uint32_t count);
 void fault_start_all(struct fault *fault);
-/* Moves a drawn shard to a drawn group. Waits before it as FAULT_MOVE_SECONDS says. */
+/* The change is made on return, the data is on its way. Waits before it as FAULT_MOVE_SECONDS says.
+ */
+void fault_move(struct fault *fault, uint32_t shard, uint64_t group);
+/* A drawn shard to a drawn group, perhaps the one that has it. */
 void fault_move_any(struct fault *fault);
 
 #endif
