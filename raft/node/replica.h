@@ -48,6 +48,7 @@ enum {
     REPLICA_APPLY_COMMANDS_MAX = 65536,
     /* messages packed into one frame; a larger one goes alone */
     REPLICA_FRAME_BYTES_MAX = 4 * 1024 * 1024,
+    REPLICA_LOG_RECYCLED_MAX = 8,   /* segments kept for the next entries */
     REPLICA_PARKED_FRAMES_MAX = 64, /* waiting for a peer's incarnation to be written down */
 };
 

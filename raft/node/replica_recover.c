@@ -376,6 +376,11 @@ int replica__recover(struct replica *replica, const struct replica_options *opti
     r->wal_options = wal_options_default();
     r->wal_options.segment_bytes = options->segment_bytes;
     r->wal_options.prewrite = options->prewrite_segments;
+    uint64_t free_at_once = options->flush_log_bytes / options->segment_bytes + 1;
+    r->wal_options.recycled_max = free_at_once > REPLICA_LOG_RECYCLED_MAX ? REPLICA_LOG_RECYCLED_MAX
+                                  : free_at_once < r->wal_options.spare_segments
+                                      ? r->wal_options.spare_segments
+                                      : (uint32_t)free_at_once;
     do {
         r->wal_options.seed = rng_next(&replica->rng);
     } while (r->wal_options.seed == 0);

@@ -25,7 +25,9 @@ struct wal;
 
 struct wal_options {
     uint64_t segment_bytes;   /* default 64 MiB in real life; small in tests; >= 64 KiB */
-    uint32_t spare_segments;  /* prewritten ahead, 1..4 */
+    uint32_t spare_segments;  /* prewritten ahead, 1..8 */
+    uint32_t recycled_max;    /* kept as spares when the log no longer needs them: as many as fall
+                                 free at once, or they are written anew; spare_segments..8 */
     uint64_t entry_bytes_max; /* larger records are refused (write) and taken as damage (read) */
     bool prewrite;            /* false in the simulator */
     uint64_t seed; /* of the segments' salts; 0: from the system. The simulator gives another one at

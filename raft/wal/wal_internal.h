@@ -9,7 +9,7 @@
 
 #include <pthread.h>
 
-#define WAL_SPARES_MAX        4u
+#define WAL_SPARES_MAX        8u
 #define WAL_SEGMENT_BYTES_MIN (64u * 1024u)
 #define WAL_WRITE_CHUNK_BYTES (1024u * 1024u) /* larger groups go out in several writes */
 #define WAL_STREAM_BYTES      (256u * 1024u)  /* window of recovery */

@@ -178,6 +178,7 @@ struct wal_options wal_options_default(void)
     return (struct wal_options){
         .segment_bytes = 64ull * 1024 * 1024,
         .spare_segments = 2,
+        .recycled_max = 2,
         .entry_bytes_max = 20ull * 1024 * 1024,
         .prewrite = true,
     };
@@ -187,7 +188,8 @@ static struct wal *wal_create(const struct vfs *vfs, const char *dir,
                               const struct wal_options *options)
 {
     ASSERT_CMP(options->segment_bytes, >=, WAL_SEGMENT_BYTES_MIN);
-    ASSERT(options->spare_segments >= 1 && options->spare_segments <= WAL_SPARES_MAX);
+    ASSERT(options->spare_segments >= 1 && options->recycled_max >= options->spare_segments);
+    ASSERT_CMP(options->recycled_max, <=, WAL_SPARES_MAX);
     ASSERT_CMP(options->entry_bytes_max, <, WAL_GROUP_BODY_BYTES_MAX);
     struct wal *wal = mem_calloc(1, sizeof(*wal));
     wal->vfs = vfs;

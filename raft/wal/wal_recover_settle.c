@@ -105,7 +105,7 @@ static int wal_opening_spare(struct wal_opening *opening, uint64_t number)
     uint64_t size = 0;
     error = wal->vfs->size(wal->vfs->context, file, &size);
     if (error == ERR_OK && size == wal->options.segment_bytes &&
-        wal->spare_count < wal->options.spare_segments) {
+        wal->spare_count < wal->options.recycled_max) {
         wal->spares[wal->spare_count++] = (struct wal_spare){number, file};
         return ERR_OK;
     }

@@ -233,10 +233,10 @@ int wal__segment_begin(struct wal *wal, uint64_t group_bytes, uint64_t sequence,
 }
 
 /* Room for one more spare, reserved; the caller gives it back with spares_in_making--. */
-static bool wal_spare_reserve(struct wal *wal, uint64_t *number)
+static bool wal_spare_reserve(struct wal *wal, uint32_t spares_max, uint64_t *number)
 {
     pthread_mutex_lock(&wal->lock);
-    bool room = wal->spare_count + wal->spares_in_making < wal->options.spare_segments;
+    bool room = wal->spare_count + wal->spares_in_making < spares_max;
     if (room) {
         wal->spares_in_making++;
         *number = wal->next_spare_number++;
@@ -265,7 +265,7 @@ int wal__file_recycle(struct wal *wal, const char *name, struct vfs_file *file, 
     int error = wal__path(wal, name, path);
     uint64_t number;
     if (error == ERR_OK && file != NULL && whole && file_bytes == wal->options.segment_bytes &&
-        wal_spare_reserve(wal, &number)) {
+        wal_spare_reserve(wal, wal->options.recycled_max, &number)) {
         char spare_name[WAL_NAME_BYTES_MAX];
         wal__name(spare_name, number, WAL_SPARE_SUFFIX);
         error = wal_rename(wal, name, spare_name);
@@ -363,7 +363,7 @@ int wal_prepare_spares(struct wal *wal)
         error = wal_retired_recycle(wal);
     }
     uint64_t number;
-    while (error == ERR_OK && wal_spare_reserve(wal, &number)) {
+    while (error == ERR_OK && wal_spare_reserve(wal, wal->options.spare_segments, &number)) {
         error = wal_spare_make(wal, number);
     }
     return error;

@@ -271,6 +271,7 @@ static int open_log(struct fake_vfs *fake, uint64_t seed, struct opened *out)
 {
     struct wal_options options = {.segment_bytes = SEGMENT_BYTES,
                                   .spare_segments = 1,
+                                  .recycled_max = 1,
                                   .entry_bytes_max = 1024 * 1024,
                                   .prewrite = false,
                                   .seed = seed};

@@ -594,6 +594,41 @@ static void test_spare_ready_is_taken_without_making_one(void **state)
     fixture_close(&fixture);
 }
 
+/* As many segments as fall free at once are kept: a log that is compacted by several segments at a
+ * time would otherwise write each new one twice, the first time with zeroes. */
+static void test_segments_that_fall_free_at_once_are_all_used_again(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_open();
+    wal_recovery_free(&fixture.recovery);
+    wal_close(fixture.wal);
+    struct wal_options options = wal_test_options(fixture.opens++);
+    options.recycled_max = 6;
+    struct raft_membership membership = wal_test_membership(7);
+    char why[WAL_TEST_WHY_BYTES];
+    assert_int_equal(wal_open(fake_vfs_vfs(fixture.fake), WAL_TEST_DIR, &options, &membership, 0,
+                              &fixture.wal, &fixture.recovery, why, sizeof why),
+                     ERR_OK);
+    struct wal_stats stats;
+    do {
+        fixture_append(&fixture, 0, 20, 1);
+        wal_stats(fixture.wal, &stats);
+    } while (stats.segment_count < 6);
+    fixture_compact(&fixture, fixture.model.last.index, 8);
+    wal_stats(fixture.wal, &stats);
+    assert_int_equal(stats.segment_count, 1);
+    assert_int_equal(stats.spare_count, 5);
+    uint64_t creates = fake_vfs_count(fixture.fake, FAKE_CREATE);
+    do {
+        fixture_append(&fixture, 0, 20, 2);
+        wal_stats(fixture.wal, &stats);
+    } while (stats.segment_count < 6);
+    assert_int_equal(fake_vfs_count(fixture.fake, FAKE_CREATE), creates);
+    fixture_sync(&fixture);
+    fixture_expect_after(&fixture, FAKE_CRASH_LOSE);
+    fixture_close(&fixture);
+}
+
 static void test_prewritten_spares_are_zeroes_to_recovery(void **state)
 {
     (void)state;
@@ -652,6 +687,7 @@ int main(void)
         cmocka_unit_test(test_no_space_is_final_and_a_restart_recovers),
         cmocka_unit_test(test_no_space_for_spares_does_not_harm_the_log),
         cmocka_unit_test(test_spare_ready_is_taken_without_making_one),
+        cmocka_unit_test(test_segments_that_fall_free_at_once_are_all_used_again),
         cmocka_unit_test(test_prewritten_spares_are_zeroes_to_recovery),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -112,6 +112,7 @@ struct wal_options wal_test_options(uint64_t seed)
     return (struct wal_options){
         .segment_bytes = 64 * 1024,
         .spare_segments = 2,
+        .recycled_max = 2,
         .entry_bytes_max = 1024 * 1024,
         .prewrite = false,
         .seed = seed + 1,
