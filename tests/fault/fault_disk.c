@@ -146,6 +146,7 @@ void disk_begin(struct disk_test *test, const char *name, const struct disk_opti
     struct fault *fault = &test->fault;
     struct cluster *cluster = &fault->cluster;
     fault_prepare(fault, name);
+    fault->leases = options->group_flag != NULL; /* not drawn: J12 is about them */
     cluster_prepare_with(cluster, name, FAULT_SHARDS,
                          &(struct cluster_network){.own = options->own_network});
     cluster->keep = true;

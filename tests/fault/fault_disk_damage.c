@@ -129,10 +129,29 @@ static void base_flip(struct rng *rng, struct place *place)
     flip_bit(rng, place->path, 0, size_of(place->path));
 }
 
+/* The largest: what is in small ones may all be in the store's cache, and then it is not read. */
+static void largest_in(struct place *place, const char *folder, const char *with)
+{
+    static struct files files;
+    char dir[480];
+    snprintf(dir, sizeof dir, "%s/%s", place->dir, folder);
+    list_files(dir, with, &files);
+    uint64_t largest = 0;
+    for (uint32_t i = 0; i < files.count; i++) {
+        char path[sizeof place->path];
+        snprintf(path, sizeof path, "%s/%s", dir, files.names[i]);
+        if (size_of(path) > largest) {
+            largest = size_of(path);
+            memcpy(place->path, path, sizeof path);
+        }
+    }
+    CHECK_CMP(largest, >, 0);
+}
+
 /* Blocks of rows come first in a table. */
 static void table_flip(struct rng *rng, struct place *place)
 {
-    path_in(place, "state", ".sst", true);
+    largest_in(place, "state", ".sst");
     flip_bit(rng, place->path, 0, size_of(place->path) / 2);
 }
 
@@ -373,6 +392,39 @@ static void damage_log_under_leader(struct disk_test *test)
     repair(test, leader);
 }
 
+/* The leader's table is damaged and would travel to a follower that needs a snapshot. */
+static void damage_table_under_sender(struct disk_test *test)
+{
+    struct process *leader = disk_leader(test);
+    struct process *away = disk_follower(test);
+    printf("a table of the leader, replica %u, with a snapshot to send\n", leader->id);
+    CHECK(process_stop(leader, 20)); /* writes its rows into a table */
+    process_start(&test->fault.cluster, leader);
+    disk_expect_caught_up(test, leader, 30);
+    char number[16];
+    snprintf(number, sizeof number, "%u", leader->id);
+    for (uint32_t tries = 0; disk_leader(test) != leader; tries++) {
+        CHECK_CMP(tries, <, 20);
+        (void)cluster_ctl(&test->fault.cluster, 20, NULL, "transfer", "1", "--to", number, NULL);
+    }
+    while (away == leader || away == disk_leader(test)) {
+        away = disk_follower(test);
+    }
+    uint64_t last = 0, last_now = 0;
+    (void)log_first_of(test, away, &last);
+    fault_kill(&test->fault, away);
+    while (log_first_of(test, leader, &last_now) <= last + 1) {
+        disk_fill(test, 1024u * 1024, 30, NULL, NULL);
+    }
+    struct place place;
+    process_data_dir(&test->fault.cluster, leader, place.dir, sizeof place.dir);
+    table_flip(&test->fault.rng, &place);
+    process_start(&test->fault.cluster, away);
+    disk_expect_stopped(test, leader, EXIT_DISK, "store", STOP_SECONDS);
+    disk_expect_caught_up(test, away, 30); /* from the third */
+    repair(test, leader);
+}
+
 /* A table is damaged, and then read. */
 static void damage_table_under(struct disk_test *test, struct process *victim)
 {
@@ -395,10 +447,12 @@ static void damage_table_under(struct disk_test *test, struct process *victim)
 void j10_damage_running(void)
 {
     struct disk_test *test = mem_calloc(1, sizeof *test);
-    disk_begin(test, "J10-running", &(struct disk_options){.big_log = "--flush-log-size=16MiB"});
-    for (; fault_goes_on(&test->fault) || test->fault.rounds < 2; test->fault.rounds++) {
-        if (test->fault.rounds % 2 == 0) {
+    disk_begin(test, "J10-running", &(struct disk_options){.big_log = "--flush-log-size=8MiB"});
+    for (; fault_goes_on(&test->fault) || test->fault.rounds < 3; test->fault.rounds++) {
+        if (test->fault.rounds % 3 == 0) {
             damage_log_under_leader(test);
+        } else if (test->fault.rounds % 3 == 1) {
+            damage_table_under_sender(test);
         } else {
             damage_table_under(test, rng_below(&test->fault.rng, 2) == 0 ? disk_leader(test)
                                                                          : disk_follower(test));
