@@ -185,8 +185,8 @@ int kv__snapshot_open(void *sm, const char *dir, struct raft_position *position,
     int error = vfs_path(reader->dir, dir, "store");
     error = error != 0 ? error : make_checkpoint(machine, reader->dir, position);
     error = error != 0 ? error : list_files(reader);
-    /* The stream carries files as they are, and its checksums only what happens to them on the way: a
-     * block that changed on this disk would be the receiver's, too. */
+    /* The stream carries files as they are, and its checksums only what happens to them on the way:
+     * a block that changed on this disk would be the receiver's, too. */
     error = error != 0 ? error
                        : machine->store.ops->check_copy(machine->store.store, reader->dir,
                                                         &machine->replacing);

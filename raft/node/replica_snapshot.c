@@ -88,11 +88,12 @@ static void outgoing_close(struct replica *replica, struct outgoing_snapshot *ou
 static void stop_if_damaged(struct replica *replica, int error, const char *doing)
 {
     if (error == ERR_CORRUPT) {
-        replica__fatal(replica,
-                       "%s in %s: a part of the store fails its checksum; keep the directory for "
-                       "inspection, remove this replica from its group and add it again under a new "
-                       "id with an empty directory",
-                       doing, replica->dir);
+        replica__fatal(
+            replica,
+            "%s in %s: a part of the store fails its checksum; keep the directory for "
+            "inspection, remove this replica from its group and add it again under a new "
+            "id with an empty directory",
+            doing, replica->dir);
     }
 }
 
