@@ -1,5 +1,6 @@
-/* What the tests of failing disks and clocks (J9 to J12, J14) share, on top of fault_test.h: servers
- * with small logs, under a shim, or on a disk of their own; and a client that fills logs. */
+/* What the tests of failing disks and clocks (J9 to J12, J14) share, on top of fault_test.h:
+ * servers with small logs, under a shim, or on a disk of their own; and a client that fills logs.
+ */
 #ifndef TESTS_FAULT_FAULT_DISK_H
 #define TESTS_FAULT_FAULT_DISK_H
 
@@ -57,8 +58,8 @@ struct process *disk_follower(struct disk_test *test);
 void disk_fill(struct disk_test *test, uint64_t bytes, double seconds, bool (*stop)(void *context),
                void *context);
 
-/* Waits until the process has ended by itself with this exit code, having said on its standard error
- * an "error: ..." that contains `named`; fails the program otherwise. */
+/* Waits until the process has ended by itself with this exit code, having said on its standard
+ * error an "error: ..." that contains `named`; fails the program otherwise. */
 void disk_expect_stopped(struct disk_test *test, struct process *process, int exit_code,
                          const char *named, double seconds);
 /* `process` has everything that its group's leader had when this was called. */

@@ -1,6 +1,6 @@
-/* J12: clocks that disagree. Every server's monotonic clock runs at a rate of its own that changes all
- * the time, and its wall clock jumps, while leaders stand still for a moment or are cut off from the
- * others but not from the clients; reads stay linearizable. See fault_disk.h.
+/* J12: clocks that disagree. Every server's monotonic clock runs at a rate of its own that changes
+ * all the time, and its wall clock jumps, while leaders stand still for a moment or are cut off
+ * from the others but not from the clients; reads stay linearizable. See fault_disk.h.
  *
  *   J12          no lease: any rates
  *   J12.Lease    --lease-reads, which assumes that rates differ by less than one part in eight
@@ -30,9 +30,8 @@ static void strobe(struct disk_test *test, struct rates rates)
 {
     for (uint32_t i = 0; i < test->fault.cluster.process_count; i++) {
         struct shim *shim = disk_shim(test, &test->fault.cluster.processes[i]);
-        double rate = (double)rng_between(&test->fault.rng, rates.low_per_mille,
-                                          rates.high_per_mille) /
-                      1000;
+        double rate =
+            (double)rng_between(&test->fault.rng, rates.low_per_mille, rates.high_per_mille) / 1000;
         shim_clock_rate(shim, rate);
         atomic_store(&shim->control->wall_offset_ns,
                      (int64_t)rng_below(&test->fault.rng, 2 * HOUR_NS) - HOUR_NS);
@@ -116,8 +115,7 @@ static int get_from(struct disk_test *test, const struct process *process, const
     buf_init(&bytes);
     buf_init(&reply);
     msg_get_request_encode(&request, &bytes);
-    int error =
-        process_call(&test->fault.cluster, process, METHOD_KV_GET, &bytes, 0.3, &reply);
+    int error = process_call(&test->fault.cluster, process, METHOD_KV_GET, &bytes, 0.3, &reply);
     if (error == 0) {
         error = msg_get_response_decode(buf_view(&reply), response);
     }
@@ -142,11 +140,10 @@ static void put(struct disk_test *test, const char *key, const char *value)
 void j12_planted(void)
 {
     struct disk_test *test = mem_calloc(1, sizeof *test);
-    disk_begin(test, "J12-planted",
-               &(struct disk_options){.shims = true,
-                                      .group_flag = "--lease-reads",
-                                      .own_network = true,
-                                      .no_load = true});
+    disk_begin(
+        test, "J12-planted",
+        &(struct disk_options){
+            .shims = true, .group_flag = "--lease-reads", .own_network = true, .no_load = true});
     put(test, "read", "old");
     struct process *leader = disk_leader(test);
     char value[32] = "";

@@ -1,7 +1,8 @@
 /* J10: what is on one replica's disk changes, or is cut, while it is down (J10) and while it runs
- * (J10.Running). It is found: the replica refuses to start, or stops when it reads it, and says what
- * and where; the group serves on, loses nothing, and after the repair of docs/OPERATIONS.md (remove,
- * add a new one with an empty disk) replicas are equal. Scenarios 45, 51, 52. See fault_disk.h. */
+ * (J10.Running). It is found: the replica refuses to start, or stops when it reads it, and says
+ * what and where; the group serves on, loses nothing, and after the repair of docs/OPERATIONS.md
+ * (remove, add a new one with an empty disk) replicas are equal. Scenarios 45, 51, 52. See
+ * fault_disk.h. */
 #include "fault/fault_disk.h"
 
 #include "base/assert.h"
@@ -112,7 +113,8 @@ static void segment_lost_sector(struct rng *rng, struct place *place)
     uint64_t sectors = size_of(place->path) / 2 / SECTOR;
     int fd = open(place->path, O_WRONLY | O_CLOEXEC);
     CHECK(fd >= 0);
-    CHECK_EQ(pwrite(fd, zeroes, SECTOR, (off_t)(rng_between(rng, 2, sectors - 1) * SECTOR)), SECTOR);
+    CHECK_EQ(pwrite(fd, zeroes, SECTOR, (off_t)(rng_between(rng, 2, sectors - 1) * SECTOR)),
+             SECTOR);
     close(fd);
 }
 

@@ -117,9 +117,9 @@ static bool another_leads(void *context)
     return leader != NULL && leader != stalled->leader;
 }
 
-/* A sync that takes 3 s at the leader. The other two hold what it sends, but it answers nobody before
- * its own log does; after two election timeouts it hands leadership to one of them, long before its
- * disk is back. */
+/* A sync that takes 3 s at the leader. The other two hold what it sends, but it answers nobody
+ * before its own log does; after two election timeouts it hands leadership to one of them, long
+ * before its disk is back. */
 void j14_stall(void)
 {
     struct disk_test *test = mem_calloc(1, sizeof *test);

@@ -104,11 +104,10 @@ static bool is_in(void *context)
 void j9_planted(void)
 {
     struct disk_test *test = mem_calloc(1, sizeof *test);
-    disk_begin(test, "J9-planted",
-               &(struct disk_options){.all_on_one_image = true,
-                                      .image_mib = IMAGE_MIB,
-                                      .shims = true,
-                                      .no_load = true});
+    disk_begin(
+        test, "J9-planted",
+        &(struct disk_options){
+            .all_on_one_image = true, .image_mib = IMAGE_MIB, .shims = true, .no_load = true});
     for (uint32_t id = 1; id <= CLUSTER_REPLICAS; id++) {
         atomic_store(
             &disk_shim(test, cluster_find(&test->fault.cluster, 1, id))->control->syncs_are_lies,
