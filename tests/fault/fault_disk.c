@@ -320,15 +320,11 @@ void disk_fill(struct disk_test *test, uint64_t bytes, double seconds, bool (*st
     }
 }
 
-int main(int argc, char **argv)
-{
-    const struct suite_test tests[] = {
-        {"J9", j9_power_loss},    {"J9.Planted", j9_planted},
-        {"J10", j10_damage},      {"J10.Running", j10_damage_running},
-        {"J11", j11_lag},         {"J12", j12_clocks},
-        {"J12.Lease", j12_lease}, {"J12.Planted", j12_planted},
-        {"J14", j14_no_space},    {"J14.Errors", j14_errors},
-        {"J14.Stall", j14_stall},
-    };
-    return suite_main(argc, argv, tests, sizeof tests / sizeof tests[0]);
-}
+const struct suite_test fault_disk_tests[] = {
+    {"J9", j9_power_loss},    {"J9.Planted", j9_planted},
+    {"J10", j10_damage},      {"J10.Running", j10_damage_running},
+    {"J11", j11_lag},         {"J12", j12_clocks},
+    {"J12.Lease", j12_lease}, {"J12.Planted", j12_planted},
+    {"J14", j14_no_space},    {"J14.Errors", j14_errors},
+    {"J14.Stall", j14_stall}, {NULL, NULL},
+};

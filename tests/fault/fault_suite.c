@@ -17,6 +17,7 @@ static const struct suite_test *const themes[] = {
     fault_moves_tests,
     fault_net_tests,
     fault_proxy_tests,
+    fault_disk_tests,
 };
 
 /* 0: passed. */

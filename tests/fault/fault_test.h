@@ -40,6 +40,7 @@ extern const struct suite_test fault_kill_tests[];  /* J1, J2, J15 */
 extern const struct suite_test fault_moves_tests[]; /* J6, J7, J8 */
 extern const struct suite_test fault_net_tests[];   /* J3, J4, J5 */
 extern const struct suite_test fault_proxy_tests[]; /* J13 */
+extern const struct suite_test fault_disk_tests[];  /* J9 to J12, J14 */
 
 struct fault {
     struct cluster cluster;
