@@ -14,8 +14,10 @@
 static int member(struct fault *fault, uint64_t group, uint32_t seconds, const char *verb,
                   const char *what)
 {
-    char number[24], timeout[16];
-    snprintf(number, sizeof number, "%llu", (unsigned long long)group);
+    char number[24] = "controllers", timeout[16];
+    if (group != 0) {
+        snprintf(number, sizeof number, "%llu", (unsigned long long)group);
+    }
     snprintf(timeout, sizeof timeout, "%us", seconds);
     struct buf out;
     buf_init(&out);
@@ -29,11 +31,8 @@ static int member(struct fault *fault, uint64_t group, uint32_t seconds, const c
 
 static void begin_replacing(struct fault *fault, struct replacing *replacing)
 {
-    uint32_t i;
-    do {
-        i = (uint32_t)rng_below(&fault->rng, fault->cluster.process_count);
-    } while (fault->cluster.processes[i].group == 0);
-    replacing->process = &fault->cluster.processes[i];
+    uint64_t drawn = rng_below(&fault->rng, fault->cluster.process_count);
+    replacing->process = &fault->cluster.processes[drawn];
     replacing->highest_id = replacing->highest_id == 0 ? 100 : replacing->highest_id;
     replacing->new_id = ++replacing->highest_id;
     replacing->stage = REPLACING_REMOVE;
@@ -87,15 +86,14 @@ void replacing_finish(struct fault *fault, struct replacing *replacing)
 
 /* ---- J5 ---- */
 
-/* Tells this very process to remove `id`. */
-static int propose_removal(struct fault *fault, const struct process *leader, uint32_t id,
-                           double seconds)
+/* Asks this very process for a change. */
+static int propose(struct fault *fault, const struct process *leader,
+                   const struct msg_change_member_request *change, double seconds)
 {
-    struct msg_change_member_request change = {.kind = MSG_MEMBER_REMOVE, .id = id};
     struct buf request, reply;
     buf_init(&request);
     buf_init(&reply);
-    msg_change_member_request_encode(&change, &request);
+    msg_change_member_request_encode(change, &request);
     int error = process_call(&fault->cluster, leader, METHOD_ADMIN_CHANGE_MEMBER, &request, seconds,
                              &reply);
     struct msg_admin_response *response = mem_calloc(1, sizeof *response);
@@ -109,10 +107,31 @@ static int propose_removal(struct fault *fault, const struct process *leader, ui
     return error;
 }
 
+static struct msg_change_member_request removal(uint32_t id)
+{
+    return (struct msg_change_member_request){.kind = MSG_MEMBER_REMOVE, .id = id};
+}
+
+/* A change for the leader that will be cut off: one of the other side is removed, or somebody is
+ * added who does not exist. */
+static struct msg_change_member_request draw_change(struct fault *fault,
+                                                    const struct process *outside)
+{
+    uint64_t drawn = rng_below(&fault->rng, 3);
+    if (drawn == 0) {
+        return removal(outside->id);
+    }
+    struct msg_change_member_request change = {.kind = drawn == 1 ? MSG_MEMBER_ADD_LEARNER
+                                                                  : MSG_MEMBER_ADD_VOTER,
+                                               .id = 1000 + fault->rounds};
+    snprintf(change.address, sizeof change.address, "10.77.0.250:1");
+    return change;
+}
+
 struct view { /* of one process: who the members are */
     struct fault *fault;
     const struct process *process;
-    uint32_t id;
+    uint64_t id;
     bool wanted;
 };
 
@@ -132,13 +151,13 @@ static bool sees_member(void *context)
     return asked && sees == view->wanted;
 }
 
-static void expect_member(struct fault *fault, const struct process *process, uint32_t id,
+static void expect_member(struct fault *fault, const struct process *process, uint64_t id,
                           bool wanted)
 {
     struct view view = {fault, process, id, wanted};
     if (!wait_until(sees_member, &view, 30)) {
-        FAIL("replica %u %s %u as a member", process->id, wanted ? "does not see" : "still sees",
-             id);
+        FAIL("replica %u %s %llu as a member", process->id, wanted ? "does not see" : "still sees",
+             (unsigned long long)id);
     }
 }
 
@@ -169,48 +188,51 @@ static struct process *cut_leader_into_minority(struct fault *fault, struct proc
     return leader;
 }
 
+static void expect_member_everywhere(struct fault *fault, uint64_t id, bool wanted)
+{
+    for (uint32_t i = 0; i < fault->cluster.process_count; i++) {
+        if (fault->cluster.processes[i].group == 1) {
+            expect_member(fault, &fault->cluster.processes[i], id, wanted);
+        }
+    }
+}
+
 /* True when the change reached the old leader's log before that gave up leading: only then there is
  * something to roll back. */
 static bool one_rollback(struct fault *fault, bool change_elsewhere)
 {
     struct process *outside = NULL;
     struct process *old = cut_leader_into_minority(fault, &outside);
-    printf("old leader %u at node %u\n", old->id, old->node);
-    uint32_t removed = outside->id;
-    int error = propose_removal(fault, old, removed, 3);
-    CHECK(error != 0); /* it cannot have been committed */
-    struct view view = {fault, old, removed, false};
+    struct msg_change_member_request change = draw_change(fault, outside);
+    bool is_removal = change.kind == MSG_MEMBER_REMOVE;
+    CHECK(propose(fault, old, &change, 3) != 0); /* it cannot have been committed */
+    struct view view = {fault, old, change.id, !is_removal};
     bool in_its_log = sees_member(&view);
-    CHECK(propose_removal(fault, old, old->id, 1) != 0); /* nor can another go in behind it */
+    struct msg_change_member_request second = removal(old->id);
+    CHECK(propose(fault, old, &second, 1) != 0); /* nor can another go in behind it */
 
     fault_expect_progress(fault, 50, 10); /* the majority has elected another one */
     struct process *leader = cluster_leader(&fault->cluster, 1, 30);
     CHECK(leader != NULL && leader != old);
-    expect_member(fault, leader, removed, true); /* the majority never heard of it */
-    uint32_t gone = 0;
+    expect_member(fault, leader, change.id, is_removal); /* the majority never heard of it */
+    printf("%s of %u at leader %u: %s its log\n", is_removal ? "removal" : "addition",
+           (unsigned)change.id, old->id, in_its_log ? "in" : "not in");
+    uint32_t gone = old->id;
     if (change_elsewhere) { /* takes the index of the one that rolls back, or one near it */
-        gone = old->id;
-        CHECK_EQ(propose_removal(fault, leader, gone, 20), 0);
+        CHECK_EQ(propose(fault, leader, &second, 20), 0);
         fault->changes++;
     }
     fault_heal(fault);
     fault_expect_progress(fault, 50, 30);
-    if (gone != 0) { /* a fresh one in its place, so that the next round has five again */
+    if (change_elsewhere) { /* a fresh one in its place, so that the next round has five again */
         struct replacing replacing = {.process = old,
                                       .stage = REPLACING_START,
                                       .new_id = 200 + fault->rounds,
                                       .highest_id = 1};
         replacing_finish(fault, &replacing);
     }
-    for (uint32_t i = 0; i < fault->cluster.process_count; i++) {
-        const struct process *process = &fault->cluster.processes[i];
-        if (process->group == 1) {
-            expect_member(fault, process, removed, true);
-            if (gone != 0) {
-                expect_member(fault, process, gone, false);
-            }
-        }
-    }
+    expect_member_everywhere(fault, change.id, is_removal);
+    expect_member_everywhere(fault, gone, !change_elsewhere);
     return in_its_log;
 }
 
