@@ -2,7 +2,7 @@
 # Measures shardkv beside etcd on this machine, with the same client, and writes the tables of docs/PERFORMANCE.md.
 #
 #   tests/bench/run.sh            five rounds, also with 1 KiB and 64 KiB values (about three hours)
-#   tests/bench/run.sh --quick    two rounds, 128-byte values only (about half an hour)
+#   tests/bench/run.sh --quick    three short rounds, 128-byte values only (less than ten minutes)
 #   tests/bench/run.sh --smoke    one short round of every row, to see that all of them work; its figures mean nothing,
 #                                 and docs/PERFORMANCE.md stays as it is
 #
@@ -13,11 +13,11 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
-rounds=5 seconds=10 warm=3s tail_seconds=600 keys=100000 sizes=(128 1KiB 64KiB) mode=full
+rounds=5 seconds=10 warm=3s event_at=2s event_seconds=8 tail_seconds=600 keys=100000 sizes=(128 1KiB 64KiB) mode=full
 case "${1:-}" in
 '') ;;
---quick) rounds=2 seconds=6 warm=2s tail_seconds=60 sizes=(128) mode=quick ;;
---smoke) rounds=1 seconds=2 warm=500ms tail_seconds=3 keys=2000 sizes=(128) mode=smoke ;;
+--quick) rounds=3 seconds=3 warm=1s event_at=1s event_seconds=4 tail_seconds=40 sizes=(128) mode=quick ;;
+--smoke) rounds=1 seconds=2 warm=500ms event_at=1s event_seconds=4 tail_seconds=3 keys=2000 sizes=(128) mode=smoke ;;
 -h | --help)
     sed -n '2,13s/^# \{0,1\}//p' "$0"
     exit 0
@@ -212,16 +212,16 @@ pair() { # ROW LIBRARY|UNARY FLAGS...
 peak_of() { "$root/tests/bench/tables.py" peak "$raw" "$1"; }
 
 # Two hundred puts a second, whatever becomes of those before, so that a lost one does not hide the next.
-probe=(--rate=200 --outstanding=4000 --mix=put=100 --event-at=2s --timeout=20s)
+probe=(--rate=200 --outstanding=4000 --mix=put=100 --event-at=$event_at --timeout=20s)
 
 kill_rows() {
     local id
     id=$(kv_leader)
-    bench library kill "${probe[@]}" --duration=10s --event="kill -9 ${pids[kv-1-$id]}"
+    bench library kill "${probe[@]}" --duration=${event_seconds}s --event="kill -9 ${pids[kv-1-$id]}"
     wait "${pids[kv-1-$id]}" 2>/dev/null || true
     kv_start_replica 1 "$id"
     id=$(etcd_leader)
-    bench etcd kill "${probe[@]}" --duration=10s --event="kill -9 ${pids[etcd-$id]}"
+    bench etcd kill "${probe[@]}" --duration=${event_seconds}s --event="kill -9 ${pids[etcd-$id]}"
     wait "${pids[etcd-$id]}" 2>/dev/null || true
     etcd_start_node "$id"
     until_ready kv_ready
@@ -232,13 +232,13 @@ transfer_rows() {
     local id next member
     id=$(kv_leader)
     next=$((id % 3 + 1))
-    bench library transfer "${probe[@]}" --duration=6s \
+    bench library transfer "${probe[@]}" --duration=${event_seconds}s \
         --event="$bin/shardctl transfer 1 --to=$next >/dev/null"
     until_ready kv_ready
     id=$(etcd_leader)
     next=$(((id + 1) % 3))
     member=$(etcd_ctl member list | awk -F', ' -v name="n$next" '$3 == name {print $1}')
-    bench etcd transfer "${probe[@]}" --duration=6s \
+    bench etcd transfer "${probe[@]}" --duration=${event_seconds}s \
         --event="ETCDCTL_API=3 etcdctl --endpoints=127.0.0.1:${etcd_client[$id]} move-leader $member >/dev/null"
     until_ready etcd_ready
 }

@@ -14,6 +14,13 @@ import sys
 
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
+# What a row has to reach: etcd's figure times this; or, as text, a bound of its own.
+TO_REACH = {
+    "put-1": 0.55, "put-unary-64": 2.5, "put-unary-1000": 2, "put-library-64": 6, "put-library-256": 6,
+    "put-library-1000": 7, "get-1": 0.7, "get-unary-1000": 4, "get-library-64": 6, "get-library-1000": 7,
+    "mixed-library-256": 6, "kill": 0.35, "transfer": "20 ms", "tail": 0.5,
+}
+
 # row, title, unit, where its figure stands, smaller is better
 ROWS = [
     ("put-1", "put, 1 outstanding, p50", "ms", ("latency", "p50_ns"), True),
@@ -98,6 +105,18 @@ def ours_of(results, size, row):
     return []
 
 
+def verdict(row, ours, theirs, smaller):
+    """The ratio, what it has to be, and whether it is. Ratios are of ours to etcd's, as the goals are told."""
+    goal = TO_REACH[row]
+    if isinstance(goal, str):
+        return "–", f"≤ {goal}: " + ("no result" if not ours else "yes" if statistics.median(ours) <= 20 else "no")
+    if not ours or not theirs:
+        return "–", "no result"
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    reached = ratio <= goal if smaller else ratio >= goal
+    return f"{ratio:.2f}x", f"{'≤' if smaller else '≥'} {goal}x: {'yes' if reached else 'no'}"
+
+
 def table(path, mode, peer):
     results, machine = read(path)
     if machine is None:
@@ -108,22 +127,21 @@ def table(path, mode, peer):
     sizes = list(dict.fromkeys(size for size, _, _ in results))
     for size in sizes:
         print(f"\nValues of {size if size != '128' else '128 B'}:\n")
-        print("| | shardkv | etcd | ratio | failures (shardkv; etcd) |")
-        print("|---|---:|---:|---:|---|")
+        print("| | shardkv | etcd | shardkv / etcd | to reach | failures (shardkv; etcd) |")
+        print("|---|---:|---:|---:|---|---|")
         for row, title, unit, where, smaller in ROWS:
             mine, theirs = ours_of(results, size, row), results.get((size, row, "etcd"), [])
             if not mine and not theirs:
                 continue
             ours, peers = figures(mine, unit, where), figures(theirs, unit, where)
-            ratio = "–"
-            if ours and peers:
-                a, b = statistics.median(ours), statistics.median(peers)
-                ratio = f"{b / a if smaller else a / b:.1f}x"
+            ratio, reached = verdict(row, ours, peers, smaller)
+            if size != "128":
+                reached = ""  # the goals are for these
             bad = [troubles(mine), troubles(theirs)]
             note = "none" if not any(bad) else f"{bad[0] or 'none'}; {bad[1] or 'none'}"
             rate = "".join(f" ({name} {runs[0]['rate']:,}/s)" for name, runs in (("shardkv", mine), ("etcd", theirs))
                            if row == "tail" and runs and "rate" in runs[0])
-            print(f"| {title}{rate} | {cell(ours, unit)} | {cell(peers, unit)} | {ratio} | {note} |")
+            print(f"| {title}{rate} | {cell(ours, unit)} | {cell(peers, unit)} | {ratio} | {reached} | {note} |")
 
 
 def write(path, tables_path):
