@@ -44,6 +44,7 @@ struct sim_host {
     bool dying;
     uint64_t paused_until_ns;       /* as SIGSTOP: nothing of it happens before */
     uint64_t disk_stalled_until_ns; /* a write that begins before ends after */
+    uint64_t apply_delay_ns; /* its store takes so much longer for a batch */
     uint32_t tick_percent;   /* how long its replica's ticks are: 100 is right. Drawn anew at every
                               * start when the world's clocks drift */
     uint64_t wall_offset_ns; /* its wall clock was set: added, modulo 2^64 */

@@ -264,7 +264,7 @@ static uint64_t job_latency_ns(const struct sim_host *host, const struct replica
     case REPLICA_PERSIST:
         return persist_latency_ns(host);
     case REPLICA_APPLY:
-        return sim_between(5, 80) * SIM_US;
+        return sim_between(5, 80) * SIM_US + host->apply_delay_ns;
     case REPLICA_BACKGROUND:
         return sim_between(200, 3000) * SIM_US;
     case REPLICA_WORKER_COUNT:

@@ -24,6 +24,7 @@ struct suite_list suite_rsm(void);
 struct suite_list suite_shardkv(void);
 struct suite_list suite_shardkv_changes(void);
 struct suite_list suite_moves(void);
+struct suite_list suite_replicas(void);
 struct suite_list suite_swarm(void);
 
 #endif
