@@ -72,6 +72,7 @@ if [ -z "$build" ]; then
     }
     ninja --quiet -C "$build"
 fi
+build=$(realpath -m "$build")
 suite=$build/tests/fault_suite
 [ -x "$suite" ] || refuse "there is no $suite"
 mapfile -t all < <("$suite" --list | sort -V)
@@ -124,7 +125,7 @@ run_one() {
     rm -rf "$work"
     mkdir -p "$work"
     echo "== $test seed $seed ($(($(date +%s) - started)) of $((minutes * 60)) s)"
-    SHARDKV_BIN_DIR=$root/$build/bin SHARDKV_SOURCE_DIR=$root TMPDIR=$work FAULT_SEED=$seed FAULT_SECONDS=$each \
+    SHARDKV_BIN_DIR=$build/bin SHARDKV_SOURCE_DIR=$root TMPDIR=$work FAULT_SEED=$seed FAULT_SECONDS=$each \
         FAULT_MOVE_SECONDS=5-15 timeout --kill-after=5 $((each * 2 + 600)) "$suite" "$test" >"$work/output.txt" 2>&1 &
     child=$!
     wait "$child" || code=$?
