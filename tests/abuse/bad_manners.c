@@ -180,7 +180,7 @@ static struct skv_client *open_client(struct scene *scene)
 {
     struct skv_client *client = NULL;
     struct skv_options options = {.controllers = scene->cluster.controllers,
-                                  .open_timeout_ms = 10000};
+                                  .open_timeout_ms = 30000};
     char why[SKV_ERROR_TEXT_BYTES];
     CHECK_EQ(skv_open(&options, &client, why, sizeof why), 0);
     return client;
@@ -191,7 +191,7 @@ static void put_large_values(struct skv_client *client, const char *key, uint32_
     uint8_t *value = mem_calloc(1, MIB);
     for (uint32_t i = 0; i < count; i++) {
         struct skv_result result;
-        CHECK_EQ(skv_put(client, key, strlen(key), value, MIB, 10000, &result), 0);
+        CHECK_EQ(skv_put(client, key, strlen(key), value, MIB, 60000, &result), 0);
     }
     free(value);
 }

@@ -15,7 +15,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-enum { OPERATION_TIMEOUT_MS = 10000, PAUSE_MS = 5, WATCH_MS = 20, KEYS = 50 };
+enum { OPERATION_TIMEOUT_MS = 30000, PAUSE_MS = 5, WATCH_MS = 20, KEYS = 50 };
 
 static struct scene scene;
 
@@ -187,7 +187,7 @@ bool scene_answers(struct scene *at, enum scene_victim victim)
     CHECK_EQ(rpc_create(&options, &rpc), 0);
     CHECK_EQ(rpc_channel_create(rpc, address, &channel), 0);
     int error = rpc_call_wait(channel, METHOD_ADMIN_STATUS, &request,
-                              clock_now_ns(clock_system()) + 15 * NS_PER_S, &reply, NULL, 0);
+                              clock_now_ns(clock_system()) + 60 * NS_PER_S, &reply, NULL, 0);
     rpc_channel_destroy(channel);
     rpc_destroy(rpc);
     buf_deinit(&request);
@@ -214,7 +214,7 @@ void scene_end(struct scene *at, uint64_t during_bytes)
         CHECK_EQ(at->victims[i]->starts, 1);
         CHECK(scene_answers(at, (enum scene_victim)i)); /* new connections are taken */
     }
-    bool back = wait_until(memory_is_back, NULL, 20);
+    bool back = wait_until(memory_is_back, NULL, 40);
     atomic_store(&now.stop, true);
     pthread_join(now.client_thread, NULL);
     pthread_join(now.watch_thread, NULL);
