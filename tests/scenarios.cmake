@@ -67,6 +67,10 @@ function(scenario number form name text)
     set(SCENARIO_ROWS "${SCENARIO_ROWS}${number}\t${form}\t${own}\t${shown}\t${text}\n" PARENT_SCOPE)
 endfunction()
 
+skv_cluster_suite(scenario SOURCES cluster/scenario_suite.c fault/shim_use.c USES client rpc proto base)
+target_compile_definitions(scenario_suite PRIVATE FAULT_SHIM_LIBRARY="$<TARGET_FILE:fault-shim>")
+add_dependencies(scenario_suite fault-shim)
+
 # ---- elections ----
 scenario(01 S CrashBetweenTermAndVote "a crash between term and vote written: no double vote"
     unit:test_raft_election:test_s01_* golden:s01_s02_vote_and_disk see:raft.Mutant.two_votes_in_a_term)
@@ -79,12 +83,15 @@ scenario(04 S LeaderVotesForNobody "a leader never votes for another in its term
     unit:test_raft_election:test_s04_* golden:s03_s04_one_vote_a_term)
 scenario(05 S InflatedTerm "a node returns with an inflated term: at most one election"
     unit:test_raft_election:test_s05_* golden:s05_inflated_term see:raft.Mutant.votes_while_the_leader_is_heard)
+scenario(05 P InflatedTermOfAProcess "a node returns with an inflated term: at most one election"
+    process:scenario:InflatedTerm)
 scenario(06 S StaleTermVoter "a voter of a stale term is needed for a quorum"
     unit:test_raft_election:test_s06_* golden:s06_stale_term_voter)
 scenario(07 S LongLogLowTerm "a long log of a low term against a short one of a high term: no deadlock of pre-votes"
     unit:test_raft_election:test_s07_* golden:s07_prevote_long_log_low_term see:raft.Mutant.vote_for_a_shorter_log)
 scenario(08 S OneWayLinks "one-way and partial links: the leader steps down"
     unit:test_raft_election:test_s08_* golden:s08_one_way_links)
+scenario(08 P OneWayLinksOfProcesses "one-way and partial links: the leader steps down" see:fault.J3 see:fault.J4)
 
 # ---- replication ----
 scenario(09 S Figure8 "an entry of an old term is not committed by counting"
@@ -114,6 +121,7 @@ scenario(17 S TruncationDuringSync "a sync under way does not count for entries 
 scenario(18 S OwnSync "a leader, and a single node, counts itself only after its own sync"
     unit:test_raft_replication:test_s18_* golden:s18_own_sync golden:s18_followers_commit_without_the_leaders_disk
     see:raft.Mutant.leader_counts_what_is_not_durable)
+scenario(18 P OwnSyncOfAProcess "a single node counts itself only after its sync" process:scenario:OwnSync)
 scenario(19 S FailedSend "a failed send does not stop the heartbeats of the others"
     unit:test_raft_replication:test_s19_* golden:s19_failed_send)
 
@@ -127,6 +135,7 @@ scenario(22 S InstallWhileApplying "a snapshot is installed while entries are be
     unit:test_raft_snapshot:test_s22_* golden:s22_install_while_applying golden:s22_vote_behind_an_install)
 scenario(23 S TwoInQuickSuccession "two snapshots in quick succession"
     unit:test_raft_snapshot:test_s23_* golden:s23_s28_snapshot_to_a_slow_follower)
+scenario(24 P CrashAtEveryStorageCall "a crash at every save, fsync, rename, trim" see:fault.CrashPoints)
 scenario(25 S ValidSnapshotIsTaken "a valid snapshot is not refused for ever"
     unit:test_raft_snapshot:test_s25_* golden:s25_s26_interrupted_streams)
 scenario(26 S InterruptedStream "the leader changes in mid-stream; a chunk is missing, repeated, damaged"
@@ -143,6 +152,7 @@ scenario(29 P AppliedWithTheData "the applied index is in the same batch as the 
     unit:test_scenarios_store:test_s29_* unit:test_kv_machine:test_kv_crash_* see:fault.J1)
 scenario(30 S NoReadsBeforeReplay "no reads before replay has caught up"
     unit:test_scenarios_node:test_s30_* unit:test_replica:test_replica_read_never_sees_less_*)
+scenario(30 P ReadsWaitForReplay "no reads before replay has caught up" process:scenario:ReadsWaitForReplay)
 scenario(31 S ReplicatedStateOnly "apply depends on replicated state only"
     unit:test_scenarios_kv:test_s31_* unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
 scenario(32 P CrashDuringCompaction "a crash during compaction"
@@ -154,8 +164,11 @@ scenario(33 S NoReadBeforeTheFirstCommit "no read before the first commit of the
     see:raft.Mutant.read_before_the_first_commit)
 scenario(34 S RetriedRead "a read retried across a pause or a change of leader"
     unit:test_raft_read:test_s34_* golden:s34_reads_and_leader_change see:raft.Mutant.read_confirmed_by_anyone)
+scenario(34 P RetriedReadOfProcesses "a read retried across a pause or a change of leader" see:fault.J2 see:fault.J1)
 scenario(35 S Lease "a lease counts from the time of sending; a pause or skewed clocks"
     unit:test_raft_read:test_s35_* golden:s35_lease see:sim.SlowClockRead)
+scenario(35 P LeaseOfProcesses "a lease counts from the time of sending; a pause or skewed clocks"
+    see:fault.J12.Lease see:fault.J12 see:fault.J12.Planted)
 scenario(36 S LeaseGivenUpOnTransfer "a lease is given up on transfer; a delayed order to campaign does nothing"
     unit:test_raft_read:test_s36_* unit:test_raft_transfer:test_s36_* golden:s36_s37_transfer
     see:raft.Mutant.lease_kept_on_transfer)
@@ -177,6 +190,10 @@ scenario(41 S RemovedServers "a leader removes itself; a removed node does no ha
 scenario(42 S NewestMembership "a change is checked against the newest membership"
     unit:test_raft_membership:test_s42_* golden:s39_s42_membership_rules)
 
+scenario(43 P OtherDisks "a node that returns wiped, or with another's disk, is refused"
+    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node)
+scenario(44 P ChangeDuringAPartition "a member change during a partition" see:fault.J5 see:fault.J4)
+
 # ---- storage ----
 scenario(45 S TornTail "a torn tail is cut; damage in the middle is refused"
     unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*:test_cut_group_*
@@ -187,11 +204,31 @@ scenario(51 S FlippedBit "a flipped bit on one replica is found, repaired from p
     unit:test_store:test_store_rocksdb_damaged_files_are_refused_with_the_reason)
 scenario(52 S LostWrite "a lost or misdirected write"
     unit:test_wal_damage:test_lost_write_before_synced_ones_is_refused:test_misdirected_group_is_not_taken:test_new_header_over_old_records_is_torn)
+scenario(45 P TornTailOfProcesses "a torn tail is cut; damage in the middle is refused"
+    see:scenario.46p.TornTailIsCut see:fault.J10)
+scenario(46 P TornTailIsCut "the tail is cut physically before anything is appended"
+    process:scenario:TornTail unit:test_wal_damage:test_cut_group_*:test_new_header_over_old_records_is_torn)
+scenario(47 P PreallocatedZeros "zeroes written in advance are no entries"
+    see:scenario.46p.TornTailIsCut unit:test_wal_log:test_prewritten_spares_are_zeroes_to_recovery
+    unit:test_wal_damage:test_recycled_segment_*)
+scenario(48 P FailedSync "a failed fsync: stop, never retry"
+    see:fault.J14.Errors unit:test_wal_log:test_failed_sync_* unit:test_replica:test_replica_failed_sync_*)
+scenario(49 P DirectorySync "the directory is synced after create and rename"
+    see:fault.J9 see:fault.CrashPoints unit:test_vfs:test_vfs_write_atomic_*:test_vfs_make_dirs_syncs_*
+    unit:test_wal_crash:test_crash_at_every_step_*)
+scenario(50 P NoSpace "no space at log, snapshot, compaction: stop taking writes, lose nothing, recover when there is room"
+    see:fault.J14 unit:test_replica_snapshot:test_snapshot_receiver_disk_full_*:test_snapshot_sender_disk_full_*
+    unit:test_replica:test_replica_full_disk_*)
+scenario(51 P FlippedBitOfProcesses "a flipped bit on one replica is found, repaired from peers, never led with"
+    see:fault.J10 see:fault.J10.Running)
+scenario(53 P StalledSync "a stalled fsync: the leader hands off"
+    see:fault.J14.Stall unit:test_raft_transfer:test_s53_* golden:s53_stalled_disk)
 
 # ---- clients ----
 scenario(54 S RetryExecutesOnce "a retry after an unknown outcome executes once"
     unit:test_router:test_connection_lost_*:test_lost_write_*:test_outcome_of_an_attempt_* unit:test_router_random:test_random_*
     unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
+scenario(54 P RetryOfProcesses "a retry after an unknown outcome executes once" see:fault.J13 see:fault.J1)
 scenario(55 S NoRedirectLoop "no redirect loop"
     unit:test_router:test_hints_in_a_circle_make_no_loop:test_wrong_group_in_a_circle_makes_no_loop)
 scenario(56 S EvictedSession "a session evicted with an operation in flight is an error"
@@ -216,6 +253,7 @@ scenario(62 S SessionsMove "sessions move with the data"
 scenario(63 S ConfigTwiceLateSkipped "a config is delivered twice, late, or skipped"
     unit:test_kv_shards:test_shard_config_*
     unit:test_kv_mover:test_kv_mover_fetches_the_next_config_when_all_is_settled)
+scenario(64 P SourceRestarts "the whole source group restarts in the middle of a move" see:fault.J7)
 scenario(65 S DelayedDrop "a delayed drop of config N arrives at N+2"
     unit:test_kv_shards:test_shard_delayed_drop_of_an_older_config_changes_nothing)
 scenario(66 S DestinationCrashes "the destination crashes between install and drop"
@@ -225,11 +263,33 @@ scenario(67 S OldDriver "an old driver finishes after a new one began"
     unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored)
 scenario(68 S DroppedStaysDropped "a late snapshot or message revives no dropped shard"
     unit:test_scenarios_kv:test_s68_*)
+scenario(68 P DroppedStaysDropped "a late snapshot or message revives no dropped shard"
+    process:scenario:DroppedStaysDropped see:fault.J8)
 scenario(69 S StaleConfig "a client with a stale config; dead groups in the config"
     unit:test_router:test_dead_group_does_not_hold_up_the_other:test_config_moves_what_waits_for_a_dead_group:test_shard_moved_twice_ends_at_the_newest_owner
     see:shardkv.Rejection see:shardkv.StaticShards)
 scenario(70 S CrashInsideInstall "a crash inside the install: shard state and hard state agree"
     unit:test_scenarios_kv:test_s70_* unit:test_kv_shards:test_shard_states_survive_a_crash_at_every_point)
+
+# ---- against real processes: each with a recorded history that the checker finds linearizable, and equal replicas ----
+scenario(J1 P Kill "kill the leader, a quorum, all: no acknowledged append lost, none doubled" see:fault.J1)
+scenario(J2 P Pause "the leader is stopped past its timeout: no stale read" see:fault.J2)
+scenario(J3 P Partitions "halves, a majority ring, one isolated, one way: the majority serves" see:fault.J3)
+scenario(J4 P Everything "J3 with kills, pauses and membership changes" see:fault.J4)
+scenario(J5 P MinorityChange "a membership change of a minority's leader rolls back" see:fault.J5)
+scenario(J6 P Moves "random moves: all present, no key ever seen as missing" see:fault.J6)
+scenario(J7 P SourceDown "moves with the source group down: other shards go on" see:fault.J7)
+scenario(J8 P KillDuringMoves "kills during install or drop" see:fault.J8)
+scenario(J9 P PowerLoss "power loss on all nodes: all that was acknowledged survives" see:fault.J9 see:fault.J9.Planted)
+scenario(J10 P Damage "one replica's log, snapshot or table is flipped or cut: found, the cluster loses nothing"
+    see:fault.J10 see:fault.J10.Running)
+scenario(J11 P Lag "a lag past compaction: catches up in bounded time" see:fault.J11)
+scenario(J12 P Clocks "clock strobe: reads stay linearizable" see:fault.J12 see:fault.J12.Lease see:fault.J12.Planted)
+scenario(J13 P Reset "a client is reset in mid-call: the retry is no second execution" see:fault.J13)
+scenario(J14 P Errors "no space, EIO: stops, no false acknowledgement, restart recovers" see:fault.J14
+    see:fault.J14.Errors see:fault.J14.Stall)
+scenario(J15 P Administrators "admin commands while the controllers' leader is killed: configs are totally ordered"
+    see:fault.J15)
 
 file(WRITE ${CMAKE_BINARY_DIR}/tests/scenarios.tsv "${SCENARIO_ROWS}")
 
