@@ -44,7 +44,7 @@ struct sim_host {
     bool dying;
     uint64_t paused_until_ns;       /* as SIGSTOP: nothing of it happens before */
     uint64_t disk_stalled_until_ns; /* a write that begins before ends after */
-    uint64_t apply_delay_ns; /* its store takes so much longer for a batch */
+    uint64_t apply_delay_ns;        /* its store takes so much longer for a batch */
     uint32_t tick_percent;   /* how long its replica's ticks are: 100 is right. Drawn anew at every
                               * start when the world's clocks drift */
     uint64_t wall_offset_ns; /* its wall clock was set: added, modulo 2^64 */
@@ -99,6 +99,9 @@ struct sim_world {
     struct sim_host *current; /* whose code runs */
     uint32_t callback_depth;  /* product callbacks on the stack: they must not wait */
     uint64_t limit_ns;
+    struct sim_host *damage_frame_to; /* a bit of the next frame to it that is so large is turned
+                                       * over; NULL: none */
+    uint64_t damage_frame_bytes_min;
     struct conn *conns; /* all of them */
     struct sim_counters counters;
     uint64_t trace_hash; /* of every event's time and host, and of all that was traced or logged:

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { HASHED_BYTES = 256 }; /* of a frame, for the trace's hash */
 #define STALL_RETRY_NS (20 * SIM_MS)
 
 static void pipe_schedule(struct conn *conn, enum conn_side side);
@@ -431,6 +432,16 @@ static void datagram_post(struct sim_host *from, struct sim_host *to, struct blo
     sim_after(NULL, delay_ns, datagram_arrive, datagram_drop, to, datagram);
 }
 
+/* As a faulty network card: what checksums of connections would not find. */
+static void damage(struct sim_host *to, struct buf *frame)
+{
+    struct sim_world *world = sim_world();
+    if (world->damage_frame_to == to && frame->size >= world->damage_frame_bytes_min) {
+        world->damage_frame_to = NULL;
+        frame->data[frame->size / 2] ^= (uint8_t)(1u << sim_between(0, 7));
+    }
+}
+
 void datagram_send(struct sim_host *from, struct sim_host *to, struct buf *frame)
 {
     struct sim_world *world = sim_world();
@@ -440,6 +451,8 @@ void datagram_send(struct sim_host *from, struct sim_host *to, struct buf *frame
     }
     world->counters.rpcs++;
     world->counters.bytes += frame->size;
+    damage(to, frame);
+    sim_hash_bytes(frame->data, frame->size < HASHED_BYTES ? frame->size : HASHED_BYTES);
     struct blob *blob = blob_take_buf(frame);
     if (sim_is_cut(from, to) || draw_loss()) {
         world->counters.frames_lost++;

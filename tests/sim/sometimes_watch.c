@@ -41,7 +41,6 @@ static const struct line_rule trace_rules[] = {
     {"snapshot.sent", S_SNAPSHOT_SENT},
     {"snapshot.installed", S_SNAPSHOT_INSTALLED},
     {"snapshot.needless", S_SNAPSHOT_NEEDLESS},
-    {"snapshot.damaged", S_SNAPSHOT_DAMAGED},
 };
 
 /* What must be remembered of a replica between two of its lines. */
@@ -97,7 +96,6 @@ static const struct line_rule log_rules[] = {
     {"shard.installed", S_MOVE_SETTLED},
     {"shard.absent", S_SHARD_DROPPED},
     {"move.call_failed", S_MOVE_RETRIED},
-    {"move.restarted", S_MOVE_RESTARTED},
 };
 
 void sim_sometimes_logged(const char *line)
@@ -110,6 +108,8 @@ void sim_sometimes_logged(const char *line)
             return;
         }
     }
+    sim_sometimes_add(S_FRAME_REFUSED, strstr(line, " peer.refused ") != NULL &&
+                                           strstr(line, " reason=CORRUPT ") != NULL);
 }
 
 /* ---- metrics ---- */
