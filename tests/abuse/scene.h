@@ -11,7 +11,7 @@
 enum {
     /* What a victim may hold beyond what it held before, during and after the abuse. The first is
      * each test's to say; the second is what the allocators may keep of it. */
-    SCENE_AFTER_BYTES = 96 * 1024 * 1024,
+    SCENE_AFTER_BYTES = 128 * 1024 * 1024,
     /* The other client's slowest operation: it shares two cores with the abuse and the victims. */
     SCENE_SLOWEST_MS = 10000,
 };
