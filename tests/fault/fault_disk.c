@@ -4,6 +4,7 @@
 #include "base/assert.h"
 #include "client/shardkv.h"
 #include "cluster/harness_net.h"
+#include "fault/members.h"
 #include "proto/messages.h"
 
 #include <errno.h>
@@ -263,7 +264,7 @@ static uint64_t applied_of(struct disk_test *test, const struct process *process
 
 struct catching_up {
     struct disk_test *test;
-    const struct process *process;
+    struct process *process;
     uint64_t target;
 };
 
@@ -273,7 +274,24 @@ static bool has_caught_up(void *context)
     return applied_of(catching_up->test, catching_up->process) >= catching_up->target;
 }
 
-void disk_expect_caught_up(struct disk_test *test, const struct process *process, double seconds)
+static bool has_answered_or_ended(void *context)
+{
+    struct catching_up *started = context;
+    return !process_is_running(started->process) || applied_of(started->test, started->process) > 0;
+}
+
+bool disk_is_refused(struct disk_test *test, struct process *process, const char *named)
+{
+    struct catching_up started = {test, process, 0};
+    CHECK(wait_until(has_answered_or_ended, &started, 30));
+    if (process_is_running(process)) {
+        return false;
+    }
+    disk_expect_stopped(test, process, 6, named, 1);
+    return true;
+}
+
+void disk_expect_caught_up(struct disk_test *test, struct process *process, double seconds)
 {
     struct catching_up catching_up = {test, process, applied_of(test, disk_leader(test))};
     CHECK_CMP(catching_up.target, >, 0);
@@ -282,6 +300,28 @@ void disk_expect_caught_up(struct disk_test *test, const struct process *process
              (unsigned long long)applied_of(test, process), (unsigned long long)catching_up.target,
              seconds);
     }
+}
+
+/* ---- replacing ---- */
+
+void disk_replace(struct disk_test *test, struct process *process)
+{
+    static uint32_t next_id = 11;
+    struct replacing replacing = {
+        .process = process, .stage = REPLACING_REMOVE, .new_id = next_id++};
+    while (replacing.stage != REPLACING_START) {
+        replacing_step(&test->fault, &replacing, 20);
+    }
+    CHECK(!process_is_running(process));
+    process->id = replacing.new_id;
+    process->later = true;
+    if (test->options.shims) {
+        shim_attach(disk_shim(test, process), &test->fault.cluster, process);
+    }
+    process_start(&test->fault.cluster, process);
+    replacing.stage = REPLACING_ADD;
+    replacing_finish(&test->fault, &replacing);
+    disk_expect_caught_up(test, process, 30);
 }
 
 /* ---- filling ---- */

@@ -62,8 +62,15 @@ void disk_fill(struct disk_test *test, uint64_t bytes, double seconds, bool (*st
  * error an "error: ..." that contains `named`; fails the program otherwise. */
 void disk_expect_stopped(struct disk_test *test, struct process *process, int exit_code,
                          const char *named, double seconds);
+/* It was just started: whether it refuses (exit code 6, an error that names this) instead of
+ * answering. */
+bool disk_is_refused(struct disk_test *test, struct process *process, const char *named);
 /* `process` has everything that its group's leader had when this was called. */
-void disk_expect_caught_up(struct disk_test *test, const struct process *process, double seconds);
+void disk_expect_caught_up(struct disk_test *test, struct process *process, double seconds);
+
+/* As docs/OPERATIONS.md says of a replica that is no good any longer: its directory is left, a new
+ * one takes its place, with another id and an empty disk. */
+void disk_replace(struct disk_test *test, struct process *process);
 
 /* ---- the tests ---- */
 

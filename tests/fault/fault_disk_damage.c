@@ -6,7 +6,6 @@
 #include "fault/fault_disk.h"
 
 #include "base/assert.h"
-#include "fault/members.h"
 #include "proto/messages.h"
 
 #include <dirent.h>
@@ -258,27 +257,6 @@ static bool is_read_and_ended(void *context)
     return !process_is_running(process);
 }
 
-/* As docs/OPERATIONS.md says: its directory is left, a new one takes its place. */
-static void repair(struct disk_test *test, struct process *process)
-{
-    static uint32_t next_id = 11;
-    struct replacing replacing = {
-        .process = process, .stage = REPLACING_REMOVE, .new_id = next_id++};
-    while (replacing.stage != REPLACING_START) {
-        replacing_step(&test->fault, &replacing, 20);
-    }
-    CHECK(!process_is_running(process));
-    process->id = replacing.new_id;
-    process->later = true;
-    if (test->options.shims) {
-        shim_attach(disk_shim(test, process), &test->fault.cluster, process);
-    }
-    process_start(&test->fault.cluster, process);
-    replacing.stage = REPLACING_ADD;
-    replacing_finish(&test->fault, &replacing);
-    disk_expect_caught_up(test, process, 30);
-}
-
 static uint64_t log_first_of(struct disk_test *test, const struct process *process, uint64_t *last)
 {
     struct msg_status_response *status = mem_calloc(1, sizeof *status);
@@ -332,7 +310,7 @@ static void damage_one(struct disk_test *test, const struct damage *damage)
     }
     disk_expect_stopped(test, victim, EXIT_DISK, damage->named, STOP_SECONDS);
     fault_expect_progress(&test->fault, 20, 30); /* the others serve */
-    repair(test, victim);
+    disk_replace(test, victim);
     fault_expect_progress(&test->fault, 20, 30);
 }
 
@@ -359,6 +337,48 @@ void j10_damage(void)
 
 /* ---- while it runs ---- */
 
+struct served {
+    struct disk_test *test;
+    struct process *damaged;
+    const struct process *away;
+    uint64_t target;
+};
+
+static uint64_t applied_of(struct disk_test *test, const struct process *process)
+{
+    struct msg_status_response *status = mem_calloc(1, sizeof *status);
+    uint64_t applied = 0;
+    if (process_status(&test->fault.cluster, process, false, status)) {
+        applied = status->applied;
+        msg_status_response_deinit(status);
+    }
+    free(status);
+    return applied;
+}
+
+static bool is_found_or_served(void *context)
+{
+    const struct served *served = context;
+    return !process_is_running(served->damaged) ||
+           applied_of(served->test, served->away) >= served->target;
+}
+
+/* `away` comes back and needs what is damaged at `damaged`, which leads. True when that stopped it;
+ * false when another one leads by now and served `away`. */
+static bool is_found_by_need(struct disk_test *test, struct process *damaged, struct process *away)
+{
+    struct served served = {test, damaged, away, applied_of(test, damaged)};
+    CHECK_CMP(served.target, >, 0);
+    process_start(&test->fault.cluster, away);
+    CHECK(wait_until(is_found_or_served, &served, STOP_SECONDS));
+    bool found = !process_is_running(damaged);
+    if (!found) {
+        CHECK(disk_leader(test) != damaged);
+        printf("another leads by now\n");
+    }
+    return found;
+}
+
 /* The leader's log is damaged where a follower that was away will want it. */
 static void damage_log_under_leader(struct disk_test *test)
 {
@@ -375,7 +395,6 @@ static void damage_log_under_leader(struct disk_test *test)
     char newest[NAME_BYTES];
     snprintf(newest, sizeof newest, "%s", files.names[files.count - 1]);
     disk_fill(test, 4u * 1024 * 1024, 30, NULL, NULL); /* four times what it keeps in memory */
-    CHECK_EQ(disk_leader(test)->id, leader->id);
     list_files(dir, ".wal", &files);
     uint32_t damaged = 0;
     for (uint32_t i = 0; i < files.count / 2; i++) {
@@ -386,12 +405,15 @@ static void damage_log_under_leader(struct disk_test *test)
         }
     }
     CHECK_CMP(damaged, >, 0);
-    process_start(&test->fault.cluster, away);
-    disk_expect_stopped(test, leader, EXIT_DISK, "log", STOP_SECONDS);
+    if (is_found_by_need(test, leader, away)) {
+        disk_expect_stopped(test, leader, EXIT_DISK, "log", 1);
+    } else {
+        process_kill(leader);
+    }
     disk_expect_caught_up(test, away, 30); /* from the third */
     process_start(&test->fault.cluster, leader);
     disk_expect_stopped(test, leader, EXIT_DISK, "/wal", STOP_SECONDS);
-    repair(test, leader);
+    disk_replace(test, leader);
 }
 
 /* The leader's table is damaged and would travel to a follower that needs a snapshot. */
@@ -421,10 +443,13 @@ static void damage_table_under_sender(struct disk_test *test)
     struct place place;
     process_data_dir(&test->fault.cluster, leader, place.dir, sizeof place.dir);
     table_flip(&test->fault.rng, &place);
-    process_start(&test->fault.cluster, away);
-    disk_expect_stopped(test, leader, EXIT_DISK, "store", STOP_SECONDS);
+    if (!is_found_by_need(test, leader, away)) {
+        void *context[] = {test, leader};
+        CHECK(wait_until(is_read_and_ended, context, STOP_SECONDS));
+    }
+    disk_expect_stopped(test, leader, EXIT_DISK, "store", 1);
     disk_expect_caught_up(test, away, 30); /* from the third */
-    repair(test, leader);
+    disk_replace(test, leader);
 }
 
 /* A table is damaged, and then read. */
@@ -443,7 +468,7 @@ static void damage_table_under(struct disk_test *test, struct process *victim)
     }
     disk_expect_stopped(test, victim, EXIT_DISK, "store", 1);
     fault_expect_progress(&test->fault, 20, 30);
-    repair(test, victim);
+    disk_replace(test, victim);
 }
 
 void j10_damage_running(void)

@@ -113,7 +113,7 @@ void j9_planted(void)
             &disk_shim(test, cluster_find(&test->fault.cluster, 1, id))->control->syncs_are_lies,
             1);
     }
-    disk_fill(test, 512u * 1024, 30, NULL, NULL);
+    disk_fill(test, 4u * 1024 * 1024, 30, NULL, NULL);
     struct evidence evidence = {.test = test, .acknowledged = longest_log(test)};
     CHECK_CMP(evidence.acknowledged, >, 16);
     power_loss(test);

@@ -122,7 +122,7 @@ static enum shim_class class_in_state(const char *name)
     if (*name == '\0' || begins(name, ".old")) {
         return SHIM_STATE_DIR;
     }
-    if (ends(name, ".sst")) {
+    if (ends(name, ".sst") || begins(name, ".ingest")) {
         return SHIM_STATE_TABLE;
     }
     return begins(name, "/MANIFEST") ? SHIM_STATE_MANIFEST : SHIM_STATE_OTHER;
