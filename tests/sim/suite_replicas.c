@@ -269,7 +269,9 @@ static void lease_and_a_delayed_order(void)
         for (uint32_t i = 0; i < duel.group->server_count; i++) {
             sim_cut(duel.group->servers[i].host, leader->host, true); /* the leader hears nothing */
         }
-        sim_run(2 * SIM_MS);
+        sim_run(6 * SIM_MS);
+        SIM_CHECK(group_leader(duel.group) == target);
+        SIM_CHECK(node_is_leader(server_node(leader))); /* as it thinks */
         duel_fight(&duel, leader, 600 * SIM_MS);
         SIM_CHECK(is_answered(&answer));
     }
@@ -314,31 +316,41 @@ static void transfer_to_the_dead(void)
 
 /* ---- replay ---- */
 
-/* Scenario 30. All servers lose power with much in the log that no store has flushed, and their
- * stores are slow when they come back. Whoever leads first must have applied it before it answers a
- * read, also one by lease. */
+static void set_apply_delay(const struct group *group, uint64_t delay_ns)
+{
+    for (uint32_t i = 0; i < group->server_count; i++) {
+        group->servers[i].host->apply_delay_ns = delay_ns;
+    }
+}
+
+/* Scenario 30. All servers lose power with more in the log, unflushed, than is applied at a time,
+ * and their stores are slow when they come back. Whoever leads first must have applied all of it
+ * before it answers a read, also one by lease. */
 static void no_reads_before_replay(void)
 {
+    enum { LARGE_BYTES = 300 * 1024, LARGE_COUNT = 14 };
     struct cluster *cluster = open_cluster(3, true, 0);
     struct group *group = &cluster->groups[0];
     struct clerk clerk;
+    char *large = mem_alloc(LARGE_BYTES + 1);
+    memset(large, 'v', LARGE_BYTES);
+    large[LARGE_BYTES] = '\0';
     clerk_open(&clerk, cluster, NULL);
-    for (uint32_t round = 0; round < 5; round++) {
+    for (uint32_t round = 0; round < 3; round++) {
         char value[16];
-        for (uint32_t i = 0; i < 50; i++) {
-            (void)snprintf(value, sizeof value, "%u-%u", round, i);
-            clerk_put(&clerk, "k", value);
+        (void)snprintf(value, sizeof value, "new %u", round);
+        clerk_put(&clerk, "k", "old");
+        for (uint32_t i = 0; i < LARGE_COUNT; i++) {
+            clerk_put(&clerk, "large", large);
         }
+        clerk_put(&clerk, "k", value);
         group_crash(group);
-        for (uint32_t i = 0; i < group->server_count; i++) {
-            group->servers[i].host->apply_delay_ns = 300 * SIM_MS;
-        }
+        set_apply_delay(group, 1 * SIM_S);
         group_start(group);
         clerk_check(&clerk, "k", value);
-        for (uint32_t i = 0; i < group->server_count; i++) {
-            group->servers[i].host->apply_delay_ns = 0;
-        }
+        set_apply_delay(group, 0);
     }
+    free(large);
     clerk_close(&clerk);
     cluster_destroy(cluster);
 }
