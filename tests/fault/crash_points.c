@@ -167,6 +167,11 @@ static void describe(const struct point *point, uint64_t nth, const char *outcom
     fflush(stdout);
 }
 
+static bool is_dead(void *context)
+{
+    return points_is_dead(context);
+}
+
 /* True when the victim was killed there. */
 static bool hit(struct points *points, const struct point *point)
 {
@@ -183,8 +188,8 @@ static bool hit(struct points *points, const struct point *point)
         work->run(points);
         shim_disarm(shim, 0);
         bool killed = shim_hits(shim, 0) > 0;
-        if (killed) { /* by the rule, and it has not gone on */
-            CHECK(points_is_dead(points));
+        if (killed) { /* by the rule, this very moment perhaps */
+            CHECK(wait_until(is_dead, points, 10));
             CHECK(WIFSIGNALED(points->victim->status) &&
                   WTERMSIG(points->victim->status) == SIGKILL);
         }
