@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Runs the simulators on seeds nobody has run before, for as long as it is told: the whole cluster (sim_suite's searched
-# tests) and Raft alone (raft_suite's Swarm).
+# Runs the simulators on seeds nobody has run before, for as long as it is told: storms over a whole cluster (sim.Swarm), over
+# Raft alone (raft.Swarm), and between them each other test of sim_suite in turn.
 #
 #   tests/soak.sh [--minutes N] [--jobs J] [--seed S] [--test NAME] [--results FILE] [--build DIR] [--no-build]
 #
 #   --minutes N      how long (10); 0.5 is half a minute
 #   --jobs J         processes at a time (1)
 #   --seed S         the first seed (from the time of day); job k of J begins at S + k * 10^9
-#   --test NAME      only this test, as sim_suite --list-searched names it, or raft.Swarm; may be repeated
+#   --test NAME      only this test, as sim_suite --list names it, or raft.Swarm; may be repeated
 #   --results FILE   sums of all soaks so far, as JSON (build/soak/results.json): this one is added
 #   --build DIR      the build directory (build/release); --no-build takes the programs as they are
 #
@@ -90,19 +90,32 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$build/tests/sim_suite" "$build/tests/raft_suite" "$work/"
 
-mapfile -t searched < <("$work/sim_suite" --list-searched && echo raft.Swarm)
-[ ${#tests[@]} -gt 0 ] || tests=("${searched[@]}")
+mapfile -t known < <("$work/sim_suite" --list && echo raft.Swarm)
 for name in "${tests[@]}"; do
-    printf '%s\n' "${searched[@]}" | grep -qxF "$name" || refuse "no searched test '$name'; there are: ${searched[*]}"
+    printf '%s\n' "${known[@]}" | grep -qxF "$name" || refuse "no test '$name'; there are: ${known[*]}"
 done
+if [ ${#tests[@]} = 0 ]; then
+    for name in "${known[@]}"; do
+        case $name in
+        sim.Swarm | raft.Swarm) ;;
+        *) tests+=(sim.Swarm raft.Swarm sim.Swarm "$name") ;;
+        esac
+    done
+fi
+
 failures=build/soak-failures
 mkdir -p "$failures" "$(dirname "$results")"
 
 # ---- one job ----
 
-batch_seeds=20      # of a whole cluster
-batch_seeds_raft=60 # of Raft alone
-batch_seconds=900   # a seed that goes on for ever is a failure
+batch_seeds() {
+    case $1 in
+    sim.Swarm) echo 20 ;;
+    raft.Swarm) echo 60 ;;
+    *) echo 4 ;;
+    esac
+}
+batch_seconds=900 # a seed that goes on for ever is a failure
 
 # What a batch summed up, as lines 'name value'.
 digest() {
@@ -119,9 +132,13 @@ digest() {
     esac
 }
 
-keep_failure() { # test, output, exit code
+keep_failure() { # test, output, exit code, first seed
     local failed replay
-    failed=$(grep -oE -- '--seed [0-9]+' "$2" | tail -n 1 | grep -oE '[0-9]+' || echo unknown)
+    failed=$(grep -oE -- '--seed [0-9]+' "$2" | tail -n 1 | grep -oE '[0-9]+' || true)
+    if [ -z "$failed" ]; then # it ended without a word, or not at all: the seed after the last that passed
+        failed=$(sed -nE 's/^PASSED .* seed ([0-9]+) .*/\1/p' "$2" | tail -n 1)
+        failed=$((${failed:-$(($4 - 1))} + 1))
+    fi
     local dir=$failures/$1-$failed
     mkdir -p "$dir"
     if [ "$1" = raft.Swarm ]; then
@@ -132,9 +149,7 @@ keep_failure() { # test, output, exit code
     echo "$replay" >"$dir/command"
     tail -n 200 "$2" >"$dir/output"
     echo "exit code $3" >>"$dir/output"
-    if [ "$failed" != unknown ]; then
-        (timeout 300 "$work/$(basename "${replay%% *}")" ${replay#* } --trace 2>&1 || true) | tail -n 50000 | gzip >"$dir/trace.gz"
-    fi
+    (timeout 300 "$work/$(basename "${replay%% *}")" ${replay#* } --trace 2>&1 || true) | tail -n 50000 | gzip >"$dir/trace.gz"
     echo "FAILED $1 seed $failed: $dir" >>"$work/failed"
 }
 
@@ -143,11 +158,12 @@ job() {
     local next=$((seed + number * 1000000000))
     local out=$work/out.$number json=$work/json.$number
     while [ ! -e "$work/stop" ] && [ "$(date +%s)" -lt "$until_s" ]; do
-        local name=${tests[$((turn % ${#tests[@]}))]} count=$batch_seeds code=0
+        local name=${tests[$((turn % ${#tests[@]}))]} code=0
+        local count
+        count=$(batch_seeds "$name")
         turn=$((turn + 1))
         rm -f "$json"
         if [ "$name" = raft.Swarm ]; then
-            count=$batch_seeds_raft
             timeout -k 5 $batch_seconds "$work/raft_suite" --test Swarm --seed "$next" --seeds "$count" >"$out" 2>&1 &
         else
             timeout -k 5 $batch_seconds "$work/sim_suite" --test "$name" --seed "$next" --seeds "$count" --counters "$json" >"$out" 2>&1 &
@@ -158,7 +174,7 @@ job() {
         if [ "$name" = raft.Swarm ] || [ -e "$json" ]; then
             digest "$name" "$out" "$json" >>"$work/sum.$number"
         fi
-        [ $code = 0 ] || keep_failure "$name" "$out" "$code"
+        [ $code = 0 ] || keep_failure "$name" "$out" "$code" "$next"
         next=$((next + count))
     done
 }
@@ -191,7 +207,7 @@ for ((i = 0; i < jobs; i++)); do
     job "$i" &
     pids+=($!)
 done
-echo "== soak: ${tests[*]}; $minutes minutes, $jobs jobs, seeds from $seed"
+echo "== soak: ${#tests[@]} turns a round; $minutes minutes, $jobs jobs, seeds from $seed"
 said_s=$began_s
 while [ $stopping = 0 ] && [ "$(date +%s)" -lt "$until_s" ]; do
     sleep 1 || true
