@@ -70,7 +70,10 @@ static void j13(void)
         proxy_set(proxy, PROXY_CLIENTS, &clients);
         proxy_set(proxy, PROXY_SERVERS, &servers);
         fault_let_run(2);
+        double from = now_seconds();
         fault_expect_progress(&fault, 50, 20); /* it goes on all the while */
+        printf("round %u: 50 commands in %.1f s\n", fault.rounds, now_seconds() - from);
+        fflush(stdout);
     }
     proxy_set(proxy, PROXY_CLIENTS, &none);
     proxy_set(proxy, PROXY_SERVERS, &none);

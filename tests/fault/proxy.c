@@ -156,9 +156,7 @@ static uint32_t free_slot(const struct proxy *proxy)
 
 static void accept_one(struct proxy *proxy, const struct front *front)
 {
-    struct sockaddr_in from;
-    socklen_t from_size = sizeof from;
-    int fd = accept4(front->fd, (struct sockaddr *)&from, &from_size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = accept4(front->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) {
         return;
     }
@@ -172,7 +170,7 @@ static void accept_one(struct proxy *proxy, const struct front *front)
         return;
     }
     *link = (struct link){.fds = {fd, server}};
-    link->side = socket_is_ours(ntohs(from.sin_port)) ? PROXY_CLIENTS : PROXY_SERVERS;
+    link->side = socket_peer_is_ours(fd) ? PROXY_CLIENTS : PROXY_SERVERS;
     for (uint32_t end = 0; end < 2; end++) {
         int one = 1;
         setsockopt(link->fds[end], IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);

@@ -1,12 +1,11 @@
-/* Whether a TCP socket belongs to this process. */
+/* Whether the other end of a connection belongs to this process. */
 #ifndef TESTS_FAULT_SOCKET_OWNER_H
 #define TESTS_FAULT_SOCKET_OWNER_H
 
 #include <stdbool.h>
-#include <stdint.h>
 
-/* The connected IPv4 socket with this local port on loopback. False, too, when it is gone already.
- * Any thread. */
-bool socket_is_ours(uint16_t local_port);
+/* `accepted`: a TCP connection over loopback that this process has accepted. False, too, when the
+ * other end is closed already. Any thread; its time grows with our own descriptors only. */
+bool socket_peer_is_ours(int accepted);
 
 #endif
