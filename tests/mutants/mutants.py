@@ -11,7 +11,7 @@ A catalogue, tests/mutants/<room>.txt, is made of paragraphs:
     test    sim.Swarm --seeds 20                       one of ctest's names; what follows is handed to the program
     default                                            optional: also part of ctest's own run, with the first test alone
 
-The '-' lines have to be in the file exactly once, however it is laid out. Where two lines of defence stand behind one another,
+'as <room>.<name>' takes over what another one breaks and changes, for other tests to catch. The '-' lines have to be in the file exactly once, however it is laid out. Where two lines of defence stand behind one another,
 a fault takes away both: 'file', '-' and '+' may come again. The tests are tried from the first on; one of them must fail. The core's own mutants, in tests/raft/mutants.cmake, are run along, each against raft.Swarm.
 
 Nothing in the source tree is touched: the file's mutated copy is compiled as the build compiles the file, and the test's
@@ -48,6 +48,7 @@ class Mutant:
         self.where = where
         self.breaks = ""
         self.edits = []
+        self.like = ""  # another's name
         self.tests = []
         self.default = False
 
@@ -103,16 +104,27 @@ def read_catalogue(path):
             mutant.edits[-1].old.append(rest)
         elif word == "+":
             mutant.edits[-1].new.append(rest)
+        elif word == "as":
+            mutant.like = rest
         elif word == "test":
             mutant.tests.append(rest)
         elif word == "default":
             mutant.default = True
         else:
             raise Stop(f"{where}: '{word}' is not a word of the catalogue")
+    return mutants
+
+
+def check_complete(mutants):
     for mutant in mutants:
+        if mutant.like:
+            like = [other for other in mutants if other.name == mutant.like and not other.like]
+            if len(like) != 1 or mutant.edits:
+                raise Stop(f"{mutant.where}: {mutant.name} is like {mutant.like}, which it cannot be")
+            mutant.edits = like[0].edits
+            mutant.breaks = mutant.breaks or like[0].breaks
         if not (mutant.breaks and mutant.edits and all(edit.old for edit in mutant.edits) and mutant.tests):
             raise Stop(f"{mutant.where}: {mutant.name} needs 'breaks', 'file', '-' and 'test'")
-    return mutants
 
 
 def read_core():
@@ -130,7 +142,7 @@ def read_core():
         edit.old = [unquote(match[3])]
         edit.new = [unquote(match[4])]
         mutant.edits = [edit]
-        mutant.tests = ["raft.Swarm --seeds 3000"]
+        mutant.tests = ["raft.Swarm"]
         mutants.append(mutant)
     if len(mutants) != len(re.findall(r"^raft_mutant\(", text, re.M)):
         raise Stop(f"{path.relative_to(ROOT)}: a raft_mutant() that could not be read")
@@ -145,6 +157,7 @@ def read_all():
     for name in names:
         if names.count(name) > 1:
             raise Stop(f"{name} is there twice")
+    check_complete(mutants)
     return mutants
 
 
