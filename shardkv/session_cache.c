@@ -8,12 +8,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKETS = 4096 };
+enum { BUCKETS_MIN = 256 };
 
 void session_cache_init(struct session_cache *cache, uint64_t bytes_max)
 {
-    *cache = (struct session_cache){.bucket_count = BUCKETS, .bytes_max = bytes_max};
-    cache->buckets = mem_calloc(BUCKETS, sizeof *cache->buckets);
+    *cache = (struct session_cache){.bucket_count = BUCKETS_MIN, .bytes_max = bytes_max};
+    cache->buckets = mem_calloc(BUCKETS_MIN, sizeof *cache->buckets);
 }
 
 void session_cache_deinit(struct session_cache *cache)
@@ -26,8 +26,24 @@ void session_cache_deinit(struct session_cache *cache)
 static struct session_entry **bucket_of(struct session_cache *cache, uint32_t shard,
                                         uint64_t client_id)
 {
-    uint64_t mixed = (client_id ^ ((uint64_t)shard << 40)) * 0x9e3779b97f4a7c15ull;
-    return &cache->buckets[(mixed >> 32) & (cache->bucket_count - 1)];
+    /* The finalizer of splitmix64: one client is in many shards, one shard has many clients, and
+     * both have to spread. */
+    uint64_t mixed = client_id + shard * 0x9e3779b97f4a7c15ull;
+    mixed = (mixed ^ mixed >> 30) * 0xbf58476d1ce4e5b9ull;
+    mixed = (mixed ^ mixed >> 27) * 0x94d049bb133111ebull;
+    return &cache->buckets[(mixed ^ mixed >> 31) & (cache->bucket_count - 1)];
+}
+
+static void grow(struct session_cache *cache)
+{
+    free(cache->buckets);
+    cache->bucket_count *= 2;
+    cache->buckets = mem_calloc(cache->bucket_count, sizeof *cache->buckets);
+    for (struct session_entry *entry = cache->oldest; entry != NULL; entry = entry->newer) {
+        struct session_entry **bucket = bucket_of(cache, entry->shard, entry->client_id);
+        entry->hash_next = *bucket;
+        *bucket = entry;
+    }
 }
 
 /* ---- lists ---- */
@@ -87,6 +103,9 @@ static struct session_entry *find(struct session_cache *cache, uint32_t shard, u
 
 static struct session_entry *insert(struct session_cache *cache, uint32_t shard, uint64_t client_id)
 {
+    if (cache->count == cache->bucket_count) {
+        grow(cache);
+    }
     struct session_entry *entry = mem_calloc(1, sizeof *entry);
     entry->shard = shard;
     entry->client_id = client_id;

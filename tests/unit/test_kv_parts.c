@@ -340,6 +340,39 @@ static void test_move_rows_survive_packing_and_sum_in_any_order(void **state)
     buf_deinit(&rows);
 }
 
+static uint32_t longest_chain(const struct session_cache *cache)
+{
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < cache->bucket_count; i++) {
+        uint32_t length = 0;
+        for (struct session_entry *at = cache->buckets[i]; at != NULL; at = at->hash_next) {
+            length++;
+        }
+        longest = length > longest ? length : longest;
+    }
+    return longest;
+}
+
+/* One client in every shard, and every client in one shard: found in a few steps either way. */
+static void test_session_cache_spreads_clients_and_shards(void **state)
+{
+    (void)state;
+    enum { MANY = 16384, CHAIN_MAX = 12 };
+    for (uint32_t way = 0; way < 2; way++) {
+        struct session_cache cache;
+        session_cache_init(&cache, UINT64_MAX);
+        for (uint32_t i = 0; i < MANY; i++) {
+            (void)session_cache_add(&cache, way == 0 ? i : 3,
+                                    way == 0 ? 0x1234567890abcdefu : 77 + i);
+        }
+        assert_int_equal(cache.count, MANY);
+        assert_in_range(longest_chain(&cache), 1, CHAIN_MAX);
+        session_cache_drop(&cache, way == 0 ? 5000 : 3, way == 0 ? 0x1234567890abcdefu : 77 + 9);
+        assert_int_equal(cache.count, MANY - 1);
+        session_cache_deinit(&cache);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +385,7 @@ int main(void)
         cmocka_unit_test(test_overlay_keeps_the_last_of_each_key),
         cmocka_unit_test(test_overlay_appends_own_their_bytes),
         cmocka_unit_test(test_session_cache_forgets_clean_ones_and_finds_them_in_the_store),
+        cmocka_unit_test(test_session_cache_spreads_clients_and_shards),
         cmocka_unit_test(test_session_cache_keeps_a_clients_shards_apart),
         cmocka_unit_test(test_move_rows_survive_packing_and_sum_in_any_order),
     };
