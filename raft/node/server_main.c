@@ -197,7 +197,7 @@ static void flags_fill(struct server_settings *s, struct flag rows[SERVER_FLAG_C
          "a leader says it is there this often; at most half of --election-timeout"},
         {"lease-reads", FLAG_BOOL, &s->lease_reads, 0, 0, false, NULL, NULL,
          "answer reads from the leader's lease; assumes that clocks drift apart by less than 1 in "
-         "8"},
+         "8; all replicas of a group or none"},
         {"rpc-threads", FLAG_UINT, &s->rpc_threads, 1, 16, false, NULL, "N",
          "threads that serve calls"},
         {"mailbox-size", FLAG_BYTES, &s->mailbox_bytes, mib, 16384 * mib, false, NULL, "SIZE",

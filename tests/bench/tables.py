@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""The arithmetic of tests/bench/run.sh: medians and spreads of its raw results, and small questions about JSON.
+"""The arithmetic of tests/bench/run.sh and scale.sh: medians and spreads of raw results, and small questions about JSON.
 
     tables.py table RAW MODE PEER   tables in Markdown
-    tables.py write FILE TABLES     puts them between the markers of FILE, leaving the rest of it as it is
+    tables.py scale RAW MODE        the tables of scale.sh
+    tables.py write FILE TABLES [scale]
+                                    puts them between the markers of FILE, leaving the rest of it as it is
     tables.py peak RAW SYSTEM       the best median of puts a second with 128-byte values, as a whole number
     tables.py leader GROUP          id of the group's leader, from `shardctl status --json` on standard input
+    tables.py term GROUP            its term
+    tables.py caught-up GROUP       ends with 0 when every replica has applied what its leader has committed
     tables.py revision              of etcd, from `etcdctl endpoint status -w json` on standard input
 """
 
@@ -12,7 +16,6 @@ import json
 import statistics
 import sys
 
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 # What a row has to reach: etcd's figure times this; or, as text, a bound of its own.
 TO_REACH = {
@@ -144,16 +147,46 @@ def table(path, mode, peer):
             print(f"| {title}{rate} | {cell(ours, unit)} | {cell(peers, unit)} | {ratio} | {reached} | {note} |")
 
 
-def write(path, tables_path):
+def scale(path, mode):
+    results, machine = read(path)
+    print(f"{machine['date'][:10]}, {mode} run: {machine['processors']} x {machine['processor']}, "
+          f"{machine['memory_bytes'] / 2**30:.0f} GiB, load average at the beginning {machine['load_average']:.2f}. "
+          "128-byte values; one run a figure.\n")
+    print("| | put, 1 outstanding, p50 | put, 256 | put, 1000 | p99 at 1000 | get, 256 | get, 1000 |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for part in ("groups", "shards", "keys"):
+        for what in dict.fromkeys(label[1] for label in results if label[0] == part):
+            row = {name: results[part, what, name][0]
+                   for name in ("put-1", "put-256", "put-1000", "get-256", "get-1000")}
+            rates = [f"{row[name]['per_second']:,.0f}" for name in ("put-256", "put-1000", "get-256", "get-1000")]
+            print(f"| {int(what):,} {part} | {row['put-1']['latency']['p50_ns'] / 1e6:.2f} ms | {rates[0]} op/s | "
+                  f"{rates[1]} op/s | {row['put-1000']['latency']['p99_ns'] / 1e6:.1f} ms | {rates[2]} op/s | "
+                  f"{rates[3]} op/s |")
+    print("\n| memory of one replica | leader | largest follower |")
+    print("|---|---:|---:|")
+    for label, (line, *_) in results.items():
+        if label[0] == "memory":
+            print(f"| {label[1]} | {line['leader_kib'] / 1024:.0f} MiB | {line['follower_kib'] / 1024:.0f} MiB |")
+    count = results["elections", "count"][0]
+    full = results["elections", "put-1000"][0]
+    print(f"\nElections in {count['seconds']} s of full load ({full['per_second']:,.0f} puts a second): "
+          f"{count['elections']}.")
+    down, back = results["down", "put-256"][0], results["down", "catch-up"][0]
+    print(f"With a follower down, 256 outstanding: {down['per_second']:,.0f} puts a second, {back['elections']} elections; "
+          f"it had caught up {back['seconds']:.1f} s after its start.")
+
+
+def write(path, tables_path, name="tables"):
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     with open(path, encoding="utf-8") as file:
         text = file.read()
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        sys.exit(f"tables.py: {path} must hold '{BEGIN}' and after it '{END}', once each")
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        sys.exit(f"tables.py: {path} must hold '{begin}' and after it '{end}', once each")
     with open(tables_path, encoding="utf-8") as file:
         tables = file.read()
-    before, after = text[:text.index(BEGIN)], text[text.index(END):]
+    before, after = text[:text.index(begin)], text[text.index(end):]
     with open(path, "w", encoding="utf-8") as file:
-        file.write(f"{before}{BEGIN}\n{tables}{after}")
+        file.write(f"{before}{begin}\n{tables}{after}")
 
 
 def peak(path, system):
@@ -175,12 +208,27 @@ def find_leader(status, group):
     return None
 
 
+def replicas_of(status, group):
+    return next(entry["replicas"] for entry in status["groups"] if entry["id"] == group)
+
+
+def is_caught_up(replicas):
+    leaders = [one for one in replicas if one.get("role") == "leader"]
+    return bool(leaders) and all(one.get("applied", -1) >= leaders[0]["commit"] for one in replicas)
+
+
 def main(arguments):
     match arguments:
         case ["table", raw, mode, peer]:
             table(raw, mode, peer)
-        case ["write", path, tables]:
-            write(path, tables)
+        case ["scale", raw, mode]:
+            scale(raw, mode)
+        case ["write", path, tables, *name]:
+            write(path, tables, *name)
+        case ["term", group]:
+            print(max(one.get("term", 0) for one in replicas_of(json.load(sys.stdin), int(group))))
+        case ["caught-up", group]:
+            sys.exit(not is_caught_up(replicas_of(json.load(sys.stdin), int(group))))
         case ["peak", raw, system]:
             peak(raw, system)
         case ["leader", group]:
