@@ -298,7 +298,7 @@ static bool loop_judge(struct loop *loop, const struct skv_result *result)
         (result->outcome == SKV_DONE &&
          (result->code == SKV_OK || (loop->op == SKV_GET && result->code == SKV_NOT_FOUND))) ||
         (loop->op == SKV_CAS && result->code == SKV_VERSION_MISMATCH);
-    if (!fine && loop->clerk->timeout_ms == CLERK_TIMEOUT_MS && !loop->clerk->forgiving) {
+    if (!fine && loop->clerk->timeout_ms >= CLERK_TIMEOUT_MS && !loop->clerk->forgiving) {
         SIM_FAIL("an operation of client %u ended with: %s", loop->options.number,
                  skv_code_text(result->code));
     }

@@ -26,6 +26,7 @@ struct storm_switches {
     bool flips; /* bits of one replica's files, while it is down */
     bool clogs;
     bool wall; /* clocks on the wall are set */
+    bool hour; /* once, everything stands still for longer than sessions live */
 };
 
 /* What is being done to the replicas of one group, one step at a time; see storm_members.c. */
