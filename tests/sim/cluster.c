@@ -169,17 +169,21 @@ struct group *cluster_group(struct cluster *cluster, uint64_t id)
 
 /* ---- groups ---- */
 
+void server_wipe(struct server *server)
+{
+    server_kill(server);
+    fake_vfs_destroy(server->host->disk);
+    server->host->disk = fake_vfs_create(rng_next(&sim_world()->rng));
+    if (server->store != NULL) {
+        fake_store_destroy(server->store);
+        server->store = fake_store_create(fake_vfs_vfs(server->host->disk));
+    }
+}
+
 void group_wipe(struct group *group)
 {
     for (uint32_t i = 0; i < group->server_count; i++) {
-        struct server *server = &group->servers[i];
-        server_kill(server);
-        fake_vfs_destroy(server->host->disk);
-        server->host->disk = fake_vfs_create(rng_next(&sim_world()->rng));
-        if (server->store != NULL) {
-            fake_store_destroy(server->store);
-            server->store = fake_store_create(fake_vfs_vfs(server->host->disk));
-        }
+        server_wipe(&group->servers[i]);
     }
     oracle_forget(group->servers[0].cluster->oracle, group);
     applied_forget(group->id);

@@ -85,6 +85,8 @@ void group_start(struct group *group); /* those that are down */
 struct server *group_add_server(struct group *group);
 /* The machine is taken away, with its disk. */
 void server_retire(struct server *server);
+/* The machine gets a new disk. It is down, before and after. */
+void server_wipe(struct server *server);
 /* Every machine of the group gets a new disk. They are down, before and after. */
 void group_wipe(struct group *group);
 /* Every machine stands still for so long, as when their host is suspended; then all go on. */

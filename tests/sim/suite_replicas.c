@@ -411,6 +411,56 @@ static void members_during_a_partition(void)
     cluster_destroy(cluster);
 }
 
+/* Scenario 43. A write is acknowledged by the leader and one other. That one comes back with a new
+ * disk, under its old id, when the leader is down: together with the third, which never had the
+ * write, it must not decide anything. With the leader back nothing is missing. The wiped one is
+ * replaced. */
+static void wiped_replica_returns(void)
+{
+    struct cluster *cluster = open_cluster(3, false, 0);
+    struct group *group = &cluster->groups[0];
+    struct clerk clerk;
+    clerk_open(&clerk, cluster, NULL);
+    clerk_put(&clerk, "k", "known to all");
+    struct server *leader = group_wait_leader(group);
+    struct server *wiped = &group->servers[leader == &group->servers[0] ? 1 : 0];
+    struct server *third = &group->servers[leader == &group->servers[2] ? 1 : 2];
+    third = third == wiped ? &group->servers[2] : third;
+    sim_run(1 * SIM_S);
+    server_isolate(cluster, third, true);
+    clerk_put(&clerk, "k", "known to two");
+    server_wipe(wiped);
+    server_crash(leader);
+    sim_heal();
+    server_start(wiped);
+    for (uint32_t i = 0; i < 100; i++) {
+        sim_run(50 * SIM_MS);
+        SIM_CHECK(group_leader(group) == NULL);
+    }
+    server_start(leader);
+    clerk_check(&clerk, "k", "known to two");
+    struct node_status status;
+    node_status(server_node(wiped), &status);
+    SIM_CHECK_EQ(status.raft.commit, 0);
+    int answer = NOT_YET;
+    int error = change_member(group_wait_leader(group), RAFT_REMOVE, wiped, &answer);
+    SIM_CHECK_EQ(error, 0);
+    bool ended = sim_run_until(ANSWER_NS, is_answered, &answer);
+    SIM_CHECK(ended);
+    SIM_CHECK_EQ(answer, 0);
+    server_retire(wiped);
+    struct server *added = group_add_server(group);
+    server_start(added);
+    error = change_member(group_wait_leader(group), RAFT_ADD_LEARNER, added, &answer);
+    SIM_CHECK_EQ(error, 0);
+    ended = sim_run_until(ANSWER_NS, is_answered, &answer);
+    SIM_CHECK(ended);
+    SIM_CHECK_EQ(answer, 0);
+    clerk_check(&clerk, "k", "known to two");
+    clerk_close(&clerk);
+    cluster_destroy(cluster);
+}
+
 /* ---- sessions ---- */
 
 /* Scenarios 54, 56 and 58. A client sends again what was executed: it is executed once. It sends
@@ -501,6 +551,7 @@ struct suite_list suite_replicas(void)
         {.name = "sim.TransferToTheDead", .run = transfer_to_the_dead},
         {.name = "sim.NoReadsBeforeReplay", .run = no_reads_before_replay},
         {.name = "sim.MembersDuringAPartition", .run = members_during_a_partition},
+        {.name = "sim.WipedReplicaReturns", .run = wiped_replica_returns},
         {.name = "sim.SessionExpires", .run = session_expires},
         {.name = "sim.SessionExpiresInFlight", .run = session_expires_in_flight},
     };
