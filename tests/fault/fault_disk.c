@@ -178,8 +178,7 @@ void disk_abandon(struct disk_test *test)
 {
     skv_close(test->filler);
     test->filler = NULL;
-    test->fault.cluster.keep = false;
-    cluster_destroy(&test->fault.cluster);
+    fault_abandon(&test->fault);
     remove_images();
 }
 

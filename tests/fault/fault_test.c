@@ -293,6 +293,14 @@ void fault_move_any(struct fault *fault)
     fault_move(fault, shard, rng_between(&fault->rng, 1, fault->groups));
 }
 
+void fault_abandon(struct fault *fault)
+{
+    CHECK(fault->recorder == NULL);
+    fault->cluster.keep = false;
+    cluster_destroy(&fault->cluster);
+    current = NULL;
+}
+
 void fault_end(struct fault *fault)
 {
     fault_heal(fault);

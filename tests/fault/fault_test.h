@@ -91,6 +91,8 @@ bool fault_goes_on(struct fault *fault);
 /* Everything is started again, a last write succeeds, all moves settle, the history is
  * linearizable, all replicas of each group are equal; the directory is removed. */
 void fault_end(struct fault *fault);
+/* The end of a test that had no load and judged by itself. */
+void fault_abandon(struct fault *fault);
 
 /* The cluster serves: so many more commands are done within `seconds`. */
 void fault_expect_progress(struct fault *fault, uint64_t more, double seconds);
