@@ -135,7 +135,9 @@ scenario(22 S InstallWhileApplying "a snapshot is installed while entries are be
     unit:test_raft_snapshot:test_s22_* golden:s22_install_while_applying golden:s22_vote_behind_an_install)
 scenario(23 S TwoInQuickSuccession "two snapshots in quick succession"
     unit:test_raft_snapshot:test_s23_* golden:s23_s28_snapshot_to_a_slow_follower)
-scenario(24 P CrashAtEveryStorageCall "a crash at every save, fsync, rename, trim" see:fault.CrashPoints)
+scenario(24 P CrashAtEveryStorageCall "a crash at every save, fsync, rename, trim"
+    see:fault.CrashPoints unit:test_wal_crash:test_crash_at_every_step_*
+    unit:test_replica_snapshot:test_snapshot_crash_before_every_step_*)
 scenario(25 S ValidSnapshotIsTaken "a valid snapshot is not refused for ever"
     unit:test_raft_snapshot:test_s25_* golden:s25_s26_interrupted_streams)
 scenario(26 S InterruptedStream "the leader changes in mid-stream; a chunk is missing, repeated, damaged"
@@ -151,7 +153,8 @@ scenario(28 S SlowFollower "a snapshot that is always newer than a slow follower
 scenario(29 P AppliedWithTheData "the applied index is in the same batch as the data"
     unit:test_scenarios_store:test_s29_* unit:test_kv_machine:test_kv_crash_* see:fault.J1)
 scenario(30 S NoReadsBeforeReplay "no reads before replay has caught up"
-    unit:test_scenarios_node:test_s30_* unit:test_replica:test_replica_read_never_sees_less_*)
+    unit:test_scenarios_node:test_s30_* unit:test_replica:test_replica_read_never_sees_less_*
+    see:sim.NoReadsBeforeReplay)
 scenario(30 P ReadsWaitForReplay "no reads before replay has caught up" process:scenario:ReadsWaitForReplay)
 scenario(31 S ReplicatedStateOnly "apply depends on replicated state only"
     unit:test_scenarios_kv:test_s31_* unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
@@ -166,18 +169,17 @@ scenario(34 S RetriedRead "a read retried across a pause or a change of leader"
     unit:test_raft_read:test_s34_* golden:s34_reads_and_leader_change see:raft.Mutant.read_confirmed_by_anyone)
 scenario(34 P RetriedReadOfProcesses "a read retried across a pause or a change of leader" see:fault.J2 see:fault.J1)
 scenario(35 S Lease "a lease counts from the time of sending; a pause or skewed clocks"
-    unit:test_raft_read:test_s35_* golden:s35_lease see:sim.SlowClockRead)
+    unit:test_raft_read:test_s35_* golden:s35_lease see:sim.SlowClockRead see:sim.LeaseSkew see:sim.LeasePause)
 scenario(35 P LeaseOfProcesses "a lease counts from the time of sending; a pause or skewed clocks"
     see:fault.J12.Lease see:fault.J12 see:fault.J12.Planted)
 scenario(36 S LeaseGivenUpOnTransfer "a lease is given up on transfer; a delayed order to campaign does nothing"
     unit:test_raft_read:test_s36_* unit:test_raft_transfer:test_s36_* golden:s36_s37_transfer
-    see:raft.Mutant.lease_kept_on_transfer)
+    see:raft.Mutant.lease_kept_on_transfer see:sim.LeaseAndADelayedOrder)
 scenario(37 S TransferToADeadTarget "a transfer to a dead target is abandoned"
     unit:test_raft_transfer:test_s37_* unit:test_replica:test_replica_transfer_to_a_dead_target_is_given_up
-    golden:s36_s37_transfer)
-
+    golden:s36_s37_transfer see:sim.TransferToTheDead)
 scenario(38 S ReadAcrossAMove "a read queued across a move: ownership is checked again when it is served"
-    unit:test_scenarios_kv:test_s38_*)
+    unit:test_scenarios_kv:test_s38_* see:sim.ReadAcrossAMove)
 
 # ---- membership ----
 scenario(39 S OneChangeAtATime "no change before the first commit of the term; one at a time"
@@ -191,8 +193,9 @@ scenario(42 S NewestMembership "a change is checked against the newest membershi
     unit:test_raft_membership:test_s42_* golden:s39_s42_membership_rules)
 
 scenario(43 P OtherDisks "a node that returns wiped, or with another's disk, is refused"
-    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node)
-scenario(44 P ChangeDuringAPartition "a member change during a partition" see:fault.J5 see:fault.J4)
+    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node see:sim.WipedGroupRejoins)
+scenario(44 P ChangeDuringAPartition "a member change during a partition"
+    sim:sim.MembersDuringAPartition see:fault.J5 see:fault.J4)
 
 # ---- storage ----
 scenario(45 S TornTail "a torn tail is cut; damage in the middle is refused"
@@ -233,7 +236,8 @@ scenario(55 S NoRedirectLoop "no redirect loop"
     unit:test_router:test_hints_in_a_circle_make_no_loop:test_wrong_group_in_a_circle_makes_no_loop)
 scenario(56 S EvictedSession "a session evicted with an operation in flight is an error"
     unit:test_scenarios_kv:test_s56_* unit:test_router:test_session_expired_*:test_command_too_old_*
-    unit:test_kv_machine:test_kv_command_too_old_*:test_kv_sessions_full_*)
+    unit:test_kv_machine:test_kv_command_too_old_*:test_kv_sessions_full_*
+    see:sim.SessionExpires see:sim.SessionExpiresInFlight)
 scenario(57 S WaiterOfIndexAndTerm "a waiter is matched on (index, term)"
     unit:test_scenarios_node:test_s57_*)
 scenario(58 S StaleSequence "a stale sequence after a newer one; a sequence reused with another payload"
@@ -253,16 +257,18 @@ scenario(62 S SessionsMove "sessions move with the data"
 scenario(63 S ConfigTwiceLateSkipped "a config is delivered twice, late, or skipped"
     unit:test_kv_shards:test_shard_config_*
     unit:test_kv_mover:test_kv_mover_fetches_the_next_config_when_all_is_settled)
-scenario(64 P SourceRestarts "the whole source group restarts in the middle of a move" see:fault.J7)
+scenario(64 P SourceRestarts "the whole source group restarts in the middle of a move"
+    sim:sim.SourceRestarts see:fault.J7)
 scenario(65 S DelayedDrop "a delayed drop of config N arrives at N+2"
-    unit:test_kv_shards:test_shard_delayed_drop_of_an_older_config_changes_nothing)
+    unit:test_kv_shards:test_shard_delayed_drop_of_an_older_config_changes_nothing see:sim.DelayedDrop)
 scenario(66 S DestinationCrashes "the destination crashes between install and drop"
-    unit:test_scenarios_kv:test_s66_*)
+    unit:test_scenarios_kv:test_s66_* see:sim.DestinationCrashes)
 scenario(67 S OldDriver "an old driver finishes after a new one began"
     unit:test_scenarios_kv:test_s67_* unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
-    unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored)
+    unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored
+    see:sim.OldDriver see:sim.MoveFromAReplacedLeader)
 scenario(68 S DroppedStaysDropped "a late snapshot or message revives no dropped shard"
-    unit:test_scenarios_kv:test_s68_*)
+    unit:test_scenarios_kv:test_s68_* see:sim.LateSnapshot)
 scenario(68 P DroppedStaysDropped "a late snapshot or message revives no dropped shard"
     process:scenario:DroppedStaysDropped see:fault.J8)
 scenario(69 S StaleConfig "a client with a stale config; dead groups in the config"
@@ -297,3 +303,6 @@ file(WRITE ${CMAKE_BINARY_DIR}/tests/scenarios.tsv "${SCENARIO_ROWS}")
 add_test(NAME structure.unit_select COMMAND $<TARGET_FILE:test_session>)
 set_tests_properties(structure.unit_select PROPERTIES LABELS structure TIMEOUT 30
     ENVIRONMENT "SHARDKV_TESTS=test_session_idle_* no_such_test" WILL_FAIL ON)
+add_test(NAME structure.scenarios COMMAND python3 ${CMAKE_CURRENT_SOURCE_DIR}/structure/check_scenarios.py
+    ${CMAKE_SOURCE_DIR} ${CMAKE_BINARY_DIR} ${CMAKE_CTEST_COMMAND})
+set_tests_properties(structure.scenarios PROPERTIES LABELS structure TIMEOUT 60)
