@@ -29,7 +29,9 @@ static void group_address(const struct group *group, uint64_t replica_id,
     }
 }
 
-static struct server *add_server(struct cluster *cluster, struct group *group)
+/* `host` NULL: a new one. */
+static struct server *add_server(struct cluster *cluster, struct group *group,
+                                 struct sim_host *host)
 {
     ASSERT_CMP(group->server_count, <, CLUSTER_SERVERS_MAX);
     struct server *server = &group->servers[group->server_count++];
@@ -38,7 +40,7 @@ static struct server *add_server(struct cluster *cluster, struct group *group)
     server->group_id = group->id;
     server->replica_id = group->server_count;
     group_address(group, server->replica_id, address);
-    server->host = sim_host_create(address, true);
+    server->host = host != NULL ? host : sim_host_create(address, true);
     if (group->id != CONTROLLER_GROUP) {
         server->store = fake_store_create(fake_vfs_vfs(server->host->disk));
     }
@@ -50,7 +52,7 @@ static void group_init(struct cluster *cluster, struct group *group, uint64_t id
     group->id = id;
     group->founder_count = count;
     for (uint32_t i = 0; i < count; i++) {
-        (void)add_server(cluster, group);
+        (void)add_server(cluster, group, NULL);
     }
 }
 
@@ -82,7 +84,21 @@ static void init_groups(struct cluster *cluster)
 struct server *group_add_server(struct group *group)
 {
     struct cluster *cluster = group->servers[0].cluster;
-    struct server *server = add_server(cluster, group);
+    struct server *server = add_server(cluster, group, NULL);
+    list_controllers(cluster);
+    return server;
+}
+
+struct server *group_add_server_at(struct group *group, const struct server *retired)
+{
+    struct sim_host *host = retired->host;
+    ASSERT(retired->retired && !host->up);
+    fake_vfs_destroy(host->disk);
+    host->disk = fake_vfs_create(rng_next(&sim_world()->rng));
+    host->damaged = false;
+    host->disk_fails = false;
+    struct cluster *cluster = group->servers[0].cluster;
+    struct server *server = add_server(cluster, group, host);
     list_controllers(cluster);
     return server;
 }

@@ -83,6 +83,8 @@ void group_crash(struct group *group);
 void group_start(struct group *group); /* those that are down */
 /* Another server of the group, empty and not running; nobody has made it a member yet. */
 struct server *group_add_server(struct group *group);
+/* The same on the machine of a retired one, with a new disk: another id at the same address. */
+struct server *group_add_server_at(struct group *group, const struct server *retired);
 /* The machine is taken away, with its disk. */
 void server_retire(struct server *server);
 /* The machine gets a new disk. It is down, before and after. */

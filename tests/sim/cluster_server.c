@@ -47,7 +47,7 @@ struct kv_process {
 
 bool server_is_up(const struct server *server)
 {
-    return server->host->up;
+    return server->host->up && !server->retired; /* another may run on its machine */
 }
 
 struct node *server_node(const struct server *server)

@@ -42,6 +42,8 @@ struct member_plan {
     enum plan_step step;
     struct server *added;   /* NULL: nobody */
     struct server *removed; /* NULL: nobody */
+    bool in_place;          /* `removed` goes first; `added`, not made yet, gets its machine */
+    bool repairs;           /* `removed` was damaged */
     bool waiting;           /* for the answer to a change */
     uint64_t again_ns;      /* not before */
     uint32_t done_count;    /* plans that ended */

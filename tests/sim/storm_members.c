@@ -4,6 +4,8 @@
  *     NONE --> ADD (a learner, on an empty machine) --> PROMOTE --> REMOVE --> RETIRE --> NONE
  *                                                          '------> NONE     (grown)
  *     NONE --------------------------------------------> REMOVE             (shrunk)
+ *     NONE --> REMOVE --> RETIRE --> ADD --> PROMOTE --> NONE               (in place: a machine
+ *                                        whose files are damaged, at its address, with another id)
  *
  * Whether a step was done is read from the committed membership, never from what the change
  * answered: an answer may be lost, and an administrator who believes it would add a replica twice.
@@ -84,6 +86,8 @@ static void plan_begin(struct member_plan *plan, bool adds, struct server *remov
 {
     plan->added = adds ? group_add_server(plan->group) : NULL;
     plan->removed = removed;
+    plan->in_place = false;
+    plan->repairs = false;
     plan->step = adds ? PLAN_ADD : removed != NULL ? PLAN_REMOVE : PLAN_NONE;
     if (adds) {
         server_start(plan->added);
@@ -95,7 +99,10 @@ static void plan_begin(struct member_plan *plan, bool adds, struct server *remov
 
 void storm_replace(struct member_plan *plan, struct server *damaged)
 {
-    plan_begin(plan, true, damaged);
+    bool in_place = sim_between(0, 1) == 0;
+    plan_begin(plan, !in_place, damaged);
+    plan->in_place = in_place;
+    plan->repairs = true;
 }
 
 void storm_change_members(struct storm *storm)
@@ -143,23 +150,28 @@ static void plan_next(struct member_plan *plan)
         plan->step = PLAN_PROMOTE;
         break;
     case PLAN_PROMOTE:
-        plan->step = plan->removed != NULL ? PLAN_REMOVE : PLAN_NONE;
+        plan->step = plan->removed != NULL && !plan->in_place ? PLAN_REMOVE : PLAN_NONE;
         break;
     case PLAN_REMOVE:
         plan->step = PLAN_RETIRE;
         plan->again_ns = sim_now_ns() + sim_between(0, 3000) * SIM_MS;
         break;
     case PLAN_RETIRE:
-        if (plan->removed->host->damaged) {
-            sim_sometimes(S_REPLICA_REPAIRED);
-        }
         server_retire(plan->removed);
         plan->step = PLAN_NONE;
+        if (plan->in_place) {
+            plan->added = group_add_server_at(plan->group, plan->removed);
+            server_start(plan->added);
+            plan->step = PLAN_ADD;
+        }
         break;
     case PLAN_NONE:
         break;
     }
-    plan->done_count += plan->step == PLAN_NONE;
+    if (plan->step == PLAN_NONE) {
+        plan->done_count++;
+        sim_sometimes_add(S_REPLICA_REPAIRED, plan->repairs);
+    }
 }
 
 static void changed(void *context, int error)
