@@ -65,6 +65,7 @@ void j11_lag(void)
     struct disk_test *test = mem_calloc(1, sizeof *test);
     disk_begin(test, "J11", &(struct disk_options){.shims = false});
     double slowest = 0;
+    uint32_t made_in_all = 0;
     for (; fault_goes_on(&test->fault); test->fault.rounds++) {
         const struct process *leader = disk_leader(test);
         struct process *follower = disk_follower(test);
@@ -92,10 +93,12 @@ void j11_lag(void)
         slowest = took > slowest ? took : slowest;
         made = snapshots_made(test) - made;
         CHECK_CMP(made, >=, 1); /* it was behind the log */
-        CHECK_CMP(made, <=, 2); /* one; and one more when the log ran on, or the leader changed */
+        made_in_all += made;
         fault_expect_progress(&test->fault, 20, 30);
     }
-    printf("the slowest caught up in %.1f s\n", slowest);
+    printf("the slowest caught up in %.1f s; %u snapshots were made\n", slowest, made_in_all);
+    /* One each, unless the log ran on meanwhile, or the leader changed; not two, always. */
+    CHECK_CMP(made_in_all, <=, test->fault.rounds + test->fault.rounds / 3 + 1);
     disk_end(test);
     free(test);
 }
