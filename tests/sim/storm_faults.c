@@ -63,14 +63,19 @@ void storm_start_everything(struct storm *storm)
 void storm_partition_something(struct storm *storm)
 {
     struct group *group = storm_any_group(storm);
-    switch (sim_between(0, 3)) {
+    switch (sim_between(0, 4)) {
     case 0:
         group_partition(group, (uint32_t)sim_between(0, (UINT64_C(1) << group->server_count) - 1));
         break;
     case 1:
         server_isolate(storm->cluster, storm_any_server(storm), true);
         break;
-    case 2: { /* one way, from a server to a client */
+    case 2: { /* one link, between two of any groups */
+        const struct server *server = storm_any_server(storm);
+        sim_cut_both(server->host, storm_any_server(storm)->host, true);
+        break;
+    }
+    case 3: { /* one way, from a server to a client */
         const struct server *server = storm_any_server(storm);
         sim_cut(server->host, storm->cluster->client_hosts[sim_between(0, STORM_CLIENTS - 1)],
                 true);
@@ -92,6 +97,11 @@ void storm_change_network(void)
 {
     struct sim_world *world = sim_world();
     world->net = sim_between(0, 1) == 0 ? sim_net_reliable() : sim_net_unreliable();
+    if (sim_between(0, 2) == 0) { /* anything between */
+        world->net.delay_max_ns = sim_between(1, 100) * SIM_MS;
+        world->net.loss_permille = (uint32_t)sim_between(0, 300);
+        world->net.duplicate_permille = (uint32_t)sim_between(0, 300);
+    }
     world->net.long_reordering = sim_between(0, 7) == 0;
 }
 
