@@ -43,6 +43,7 @@ foreach(test ${sim_tests})
     add_test(NAME ${test} COMMAND sim_suite --test ${test})
     set_tests_properties(${test} PROPERTIES LABELS sim TIMEOUT 120)
 endforeach()
+set_tests_properties(sim.Swarm PROPERTIES TIMEOUT 600)
 
 # Of the whole-cluster swarm, some seeds with sanitizers (above) and many without, from the release build.
 add_test(NAME sim.Swarm500 COMMAND ${SHARDKV_RELEASE_DIR}/tests/sim_suite --test sim.Swarm --seed 1 --seeds 500 --require-often)

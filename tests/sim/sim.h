@@ -30,6 +30,7 @@ enum {
     SIM_NAME_BYTES_MAX = 64,
 };
 
+#define SIM_ASLEEP_NS     (100 * SIM_MS)
 #define SIM_TEST_LIMIT_NS (120 * SIM_S) /* the course's limit for a single test */
 
 struct rpc_server;
@@ -99,6 +100,8 @@ struct sim_world {
     struct sim_host *current; /* whose code runs */
     uint32_t callback_depth;  /* product callbacks on the stack: they must not wait */
     uint64_t limit_ns;
+    uint64_t asleep_ns; /* times longer than SIM_ASLEEP_NS in which nothing at all happened, as when
+                         * every host stands still for an hour: not counted as simulated */
     struct sim_host *damage_frame_to; /* a bit of the next frame to it that is so large is turned
                                        * over; NULL: none */
     uint64_t damage_frame_bytes_min;

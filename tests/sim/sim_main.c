@@ -133,8 +133,8 @@ static void run_one(const struct suite_test *test, uint64_t seed)
     uint64_t from_ns = sim_now_ns();
     test->run();
     double real_s = real_seconds() - from_s;
-    uint64_t virtual_ns = sim_now_ns() - from_ns;
     struct sim_world *world = sim_world();
+    uint64_t virtual_ns = sim_now_ns() - from_ns - world->asleep_ns;
     uint32_t servers = 0;
     for (uint32_t i = 0; i < world->host_count; i++) {
         servers += world->hosts[i]->disk != NULL;

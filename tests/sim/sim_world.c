@@ -91,8 +91,12 @@ void sim_hash_bytes(const void *data, size_t size)
 static bool step(uint64_t limit_ns)
 {
     struct sim_scheduled event;
+    uint64_t before_ns = the_world->clock.now_ns;
     if (!sim_events_take(&the_world->clock, limit_ns, &event)) {
         return false;
+    }
+    if (the_world->clock.now_ns - before_ns > SIM_ASLEEP_NS) {
+        the_world->asleep_ns += the_world->clock.now_ns - before_ns;
     }
     if (event.host != NULL && !sim_host_is(event.host, event.incarnation)) {
         if (event.drop != NULL) {

@@ -25,7 +25,7 @@ enum {
     LARGE_PADDING_BYTES = 200 * 1024,
     LARGE_SHARDS = 4,
     LARGE_KEYS_OF_SHARD = 7,
-    DEFAULT_SEEDS = 10,
+    DEFAULT_SEEDS = 50,
 };
 
 #define STORM_NS (12 * SIM_S)
