@@ -16,7 +16,7 @@ foreach(function
         node_create node_add_methods node_start node_stop node_destroy node_propose node_read node_transfer
         store_failure_stop node_change_member node_hash node_status node_is_leader node_fill_status
         raft_core_read core__on_round core__on_snapshot session_check kv_machine_read kv__apply_block kv__apply_config
-        kv__apply_chunk kv__apply_install kv__apply_drop)
+        kv__apply_chunk kv__apply_drop)
     target_link_options(sim_suite PRIVATE -Wl,--wrap=${function})
 endforeach()
 

@@ -6,9 +6,11 @@
  * one of its functions returned (sometimes_watch.c), or what the simulator itself did to a cluster
  * and saw done. Nothing is counted because it was asked for.
  *
- * Two things are not here, because no fault of disks, clocks or networks leads to them, only a
- * server that says something false: a pull whose rows do not add up (test_kv_shards) and a snapshot
- * found damaged at the end of its stream (the Raft suite counts those).
+ * Some things are not here, because no fault of disks, clocks or networks leads to them. A pull
+ * whose rows do not add up needs a source that says something false; a snapshot found damaged at
+ * the end of its stream, a peer that does (frames have checksums). A chunk or an Install that comes
+ * late needs two drivers of one move, and a leader drives only after it has applied all that the
+ * former one left. The unit tests (test_kv_shards) and the Raft suite play them.
  *
  * `often` marks rows that the default seeds of sim.Swarm alone must reach. Thread: one at a time.
  */
@@ -62,8 +64,6 @@
     X(MOVE_SETTLED, true, "shards installed")                                                      \
     X(MOVE_MANY_CHUNKS, true, "chunks of a shard after its first")                                 \
     X(MOVE_RETRIED, true, "calls to a source that failed and were made again")                     \
-    X(CHUNK_LATE, false, "chunks that came late or twice and were ignored")                        \
-    X(INSTALL_LATE, false, "Installs that came late or twice and were ignored")                    \
     X(DROP_LATE, true, "Drops that came late or twice and changed nothing")                        \
     X(SHARD_DROPPED, true, "shards dropped with all their rows")                                   \
     X(WRITE_REFUSED_IN_LOG, true, "committed writes that found their shard frozen or gone")        \

@@ -227,25 +227,11 @@ int __wrap_kv__apply_chunk(struct kv_machine *machine, const struct kv_command *
         return error;
     }
     const struct shard_record *record = &machine->shards[command->shard];
-    if (*answer == ERR_EXISTS) {
-        sim_sometimes(S_CHUNK_LATE);
-    } else if (*answer == 0) {
+    if (*answer == 0) {
         sim_sometimes_add(S_MOVE_MANY_CHUNKS, command->after_row.size > 0);
         sim_sometimes_add(S_SESSION_MOVED, record->complete ? record->session_count : 0);
     }
     return 0;
-}
-
-int __real_kv__apply_install(struct kv_machine *machine, const struct kv_command *command,
-                             int *answer);
-int __wrap_kv__apply_install(struct kv_machine *machine, const struct kv_command *command,
-                             int *answer);
-int __wrap_kv__apply_install(struct kv_machine *machine, const struct kv_command *command,
-                             int *answer)
-{
-    int error = __real_kv__apply_install(machine, command, answer);
-    sim_sometimes_add(S_INSTALL_LATE, error == 0 && *answer == ERR_EXISTS);
-    return error;
 }
 
 int __real_kv__apply_drop(struct kv_machine *machine, const struct kv_command *command,
