@@ -18,5 +18,5 @@ skv_cluster_suite(crash_points SOURCES fault/crash_points.c fault/crash_points_w
     TIMEOUT 300 TESTS "")
 target_link_libraries(crash_points_suite PRIVATE test-shim)
 add_test(NAME fault.CrashPoints COMMAND crash_points_suite CrashPoints)
-set_tests_properties(fault.CrashPoints PROPERTIES LABELS cluster TIMEOUT 300 RESOURCE_LOCK fault
+set_tests_properties(fault.CrashPoints PROPERTIES LABELS cluster TIMEOUT 600 RESOURCE_LOCK fault
     ENVIRONMENT "SHARDKV_BIN_DIR=${SHARDKV_RELEASE_DIR}/bin;SHARDKV_SOURCE_DIR=${CMAKE_SOURCE_DIR}")

@@ -50,7 +50,16 @@ struct points {
     struct rng rng;
     struct process *victim; /* of the work under way */
     struct process *helper; /* the other one it needs, down for a while */
-    bool moved;             /* the shards that move are at group 2 */
+    /* A replica of group 1 that is being replaced: what is to be done next. */
+    enum {
+        CHANGE_NONE,
+        CHANGE_REMOVE,
+        CHANGE_START,
+        CHANGE_ADD,
+        CHANGE_PROMOTE,
+    } change;
+    struct process *changing;
+    uint32_t newest_id;
 };
 
 struct points_work {

@@ -190,6 +190,59 @@ static void wait_for_background(struct points *points)
     (void)wait_until(is_dead, points, BACKGROUND_SECONDS);
 }
 
+/* ---- members: one that is not the victim is replaced by a new one ---- */
+
+static bool tell_member(struct points *points, const char *verb, const char *what)
+{
+    struct buf out = {0};
+    int code =
+        cluster_ctl(&points->cluster, 30, &out, "member", "--timeout", "5s", verb, "1", what, NULL);
+    buf_deinit(&out);
+    return code == 0;
+}
+
+/* One step; an outcome that is not known is tried again. */
+static void change_step(struct points *points)
+{
+    struct process *changing = points->changing;
+    char id[16], address[PROCESS_ADDRESS_BYTES], added[64];
+    snprintf(id, sizeof id, "%u", changing->id);
+    switch (points->change) {
+    case CHANGE_NONE:
+        break;
+    case CHANGE_REMOVE:
+        points->change += tell_member(points, "remove", id);
+        break;
+    case CHANGE_START: {
+        struct shim *shim = &points->shims[changing - points->cluster.processes];
+        process_kill(changing);
+        shim_detach(shim, changing);
+        changing->id = points->newest_id = points->newest_id < 11 ? 11 : points->newest_id + 1;
+        changing->later = true;
+        shim_attach(shim, &points->cluster, changing);
+        process_start(&points->cluster, changing);
+        points->change = CHANGE_ADD;
+        break;
+    }
+    case CHANGE_ADD:
+        process_address(changing, address);
+        snprintf(added, sizeof added, "%u=%s", changing->id, address);
+        points->change += tell_member(points, "add", added);
+        break;
+    case CHANGE_PROMOTE:
+        points->change = tell_member(points, "promote", id) ? CHANGE_NONE : CHANGE_PROMOTE;
+        break;
+    }
+}
+
+static void finish_change(struct points *points)
+{
+    for (double until = now_seconds() + SETTLE_SECONDS; points->change != CHANGE_NONE;) {
+        CHECK(now_seconds() < until);
+        change_step(points);
+    }
+}
+
 static void start_what_is_down(struct cluster *cluster, uint64_t from_group)
 {
     for (uint32_t i = 0; i < cluster->process_count; i++) {
@@ -229,6 +282,7 @@ void points_recover(struct points *points, const struct points_work *work)
         return;
     }
     start_what_is_down(&points->cluster, 0);
+    finish_change(points);
     model_write(&points->model, 2);
     if (!cluster_wait_settled(&points->cluster, SETTLE_SECONDS)) {
         FAIL("%s: the moves do not settle", work->name);
@@ -248,11 +302,21 @@ static struct process *leader_of(struct points *points, uint64_t group)
     return leader;
 }
 
+/* By its place in the table: ids change. */
+static struct process *neighbour_of(struct points *points, const struct process *process,
+                                    uint32_t step)
+{
+    struct process *first = points->cluster.processes;
+    while (first->group != process->group) {
+        first++;
+    }
+    return first + ((uint32_t)(process - first) + step) % CLUSTER_REPLICAS;
+}
+
 static struct process *follower_of(struct points *points, uint64_t group)
 {
-    const struct process *leader = leader_of(points, group);
-    uint32_t step = (uint32_t)rng_between(&points->rng, 1, CLUSTER_REPLICAS - 1);
-    return cluster_find(&points->cluster, group, (leader->id - 1 + step) % CLUSTER_REPLICAS + 1);
+    return neighbour_of(points, leader_of(points, group),
+                        (uint32_t)rng_between(&points->rng, 1, CLUSTER_REPLICAS - 1));
 }
 
 /* ---- writes: segments roll over and are used again, the store is flushed, the log is cut ---- */
@@ -344,6 +408,29 @@ static void help_back(struct points *points)
 {
     process_start(&points->cluster, points->helper);
     (void)wait_until(is_equal_or_dead, points, SETTLE_SECONDS);
+    wait_for_background(points);
+}
+
+/* ---- members ---- */
+
+static void prepare_change(struct points *points)
+{
+    const struct process *leader = leader_of(points, 1);
+    uint32_t step = (uint32_t)rng_between(&points->rng, 1, CLUSTER_REPLICAS - 1);
+    points->changing = neighbour_of(points, leader, step);
+    points->change = CHANGE_REMOVE;
+    points->victim = rng_below(&points->rng, 2) == 0
+                         ? neighbour_of(points, leader, 0)
+                         : neighbour_of(points, leader, CLUSTER_REPLICAS - step);
+}
+
+static void change_members(struct points *points)
+{
+    for (double until = now_seconds() + SETTLE_SECONDS;
+         points->change != CHANGE_NONE && !points_is_dead(points);) {
+        CHECK(now_seconds() < until);
+        change_step(points);
+    }
     wait_for_background(points);
 }
 
@@ -468,6 +555,7 @@ const struct points_work points_works[] = {
     {"shards arrive", prepare_move_in, move_in, false},
     {"configs", prepare_controller, change_configs, false},
     {"a controller starts", prepare_controller_restart, controller_back, false},
+    {"members change", prepare_change, change_members, false},
     {"a group is founded", prepare_founding, found, false},
     {NULL, NULL, NULL, false},
 };
