@@ -268,6 +268,13 @@ static void check_found(struct fixture *fixture, uint64_t applied_before, uint64
     }
 }
 
+/* Whether what the lives are to meet was met. */
+static bool met_all(const struct outcome *outcome, bool large)
+{
+    return outcome->lost > 0 && (!large || (outcome->shrunk > 0 && outcome->leftovers > 0));
+}
+
+/* `count` lives, and more, up to four times as many, until what they are to meet was met. */
 static void lives(struct fixture *fixture, uint64_t seed, uint32_t count, uint64_t entries_max,
                   bool large, struct outcome *outcome)
 {
@@ -276,7 +283,8 @@ static void lives(struct fixture *fixture, uint64_t seed, uint32_t count, uint64
     uint64_t applied = 0;
     uint64_t durable = 0;
     *outcome = (struct outcome){0};
-    for (uint32_t life = 0; life < count; life++) {
+    for (uint32_t life = 0; life < count || (life < 4 * count && !met_all(outcome, large));
+         life++) {
         struct shared *shared = fixture->shared;
         atomic_store(&shared->opened, false);
         atomic_store(&shared->durable, 0);
@@ -338,7 +346,7 @@ static void test_s29_killed_process_finds_its_position_with_the_data(void **stat
     struct fixture *fixture = *state;
     struct outcome outcome;
     lives(fixture, 29, 16, 120, false, &outcome);
-    assert_true(outcome.lost > 0); /* otherwise nothing was shown */
+    assert_true(met_all(&outcome, false)); /* otherwise nothing was shown */
 }
 
 /* Also with tables of the size that RocksDB takes as they are, one beside the other; enough of
@@ -350,8 +358,7 @@ static void test_s32_killed_process_in_the_middle_of_compactions(void **state)
     lives(fixture, 32, 8, 3000, true, &outcome);
     print_message("%u looks saw tables merged, %u lives began by removing unfinished ones\n",
                   outcome.shrunk, outcome.leftovers);
-    assert_true(outcome.shrunk > 0);
-    assert_true(outcome.leftovers > 0);
+    assert_true(met_all(&outcome, true));
 }
 
 int main(void)
