@@ -94,6 +94,5 @@ struct kv_shard_size {
 };
 int kv_machine_shard_size(struct kv_machine *machine, uint32_t shard, uint32_t rows_max,
                           struct kv_shard_size *out) MUST_USE;
-uint64_t kv_machine_memory_bytes(struct kv_machine *machine);
 
 #endif

@@ -313,13 +313,3 @@ int kv_machine_shard_size(struct kv_machine *machine, uint32_t shard, uint32_t r
     kv__gate_leave(machine);
     return error;
 }
-
-uint64_t kv_machine_memory_bytes(struct kv_machine *machine)
-{
-    if (kv__gate_enter(machine) != 0) {
-        return 0;
-    }
-    uint64_t bytes = machine->store.ops->memory_bytes(machine->store.store);
-    kv__gate_leave(machine);
-    return bytes;
-}

@@ -67,7 +67,6 @@ struct store_ops {
     /* Everything in [from, to) was deleted: gives its disk space back in the background. Does not
      * wait. */
     void (*reclaim)(void *store, struct bytes from, struct bytes to);
-    uint64_t (*memory_bytes)(void *store); /* memtables, block cache, table readers */
 };
 
 struct store {

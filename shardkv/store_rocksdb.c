@@ -477,13 +477,6 @@ static void reclaim(void *store, struct bytes from, struct bytes to)
                  message); /* only a hint: what is wrong with the disk shows at the next write */
 }
 
-static uint64_t memory_bytes(void *store)
-{
-    struct store_rocksdb *db = store;
-    return property(db, "rocksdb.cur-size-all-mem-tables") +
-           property(db, "rocksdb.estimate-table-readers-mem") + rocksdb_cache_get_usage(db->cache);
-}
-
 static const struct store_ops rocksdb_ops = {
     .batch_create = batch_create,
     .batch_destroy = batch_destroy,
@@ -508,7 +501,6 @@ static const struct store_ops rocksdb_ops = {
     .replace = db_replace,
     .approximate_bytes = approximate_bytes,
     .reclaim = reclaim,
-    .memory_bytes = memory_bytes,
 };
 
 /* ---- opening ---- */

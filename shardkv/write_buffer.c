@@ -384,19 +384,6 @@ static void reclaim(void *store, struct bytes from, struct bytes to)
     buffer->below.ops->reclaim(buffer->below.store, from, to);
 }
 
-static uint64_t memory_bytes(void *store)
-{
-    struct write_buffer *buffer = store;
-    uint64_t bytes = buffer->below.ops->memory_bytes(buffer->below.store);
-    pthread_mutex_lock(&buffer->mutex);
-    bytes += recent_rows_bytes(buffer->open);
-    for (size_t i = 0; i < buffer->closed_count; i++) {
-        bytes += recent_rows_bytes(buffer->closed[i]);
-    }
-    pthread_mutex_unlock(&buffer->mutex);
-    return bytes;
-}
-
 static const struct store_ops buffer_ops = {
     .batch_create = batch_create,
     .batch_destroy = batch_destroy,
@@ -421,7 +408,6 @@ static const struct store_ops buffer_ops = {
     .replace = buffer_replace,
     .approximate_bytes = approximate_bytes,
     .reclaim = reclaim,
-    .memory_bytes = memory_bytes,
 };
 
 /* ---- opening and closing ---- */

@@ -457,12 +457,6 @@ static void reclaim(void *store, struct bytes from, struct bytes to)
     (void)to;
 }
 
-static uint64_t memory_bytes(void *store)
-{
-    struct fake_store *fake = store;
-    return fake->live->capacity * sizeof *fake->live->rows;
-}
-
 static const struct store_ops fake_ops = {
     .batch_create = batch_create,
     .batch_destroy = batch_destroy,
@@ -487,7 +481,6 @@ static const struct store_ops fake_ops = {
     .replace = fake_replace,
     .approximate_bytes = approximate_bytes,
     .reclaim = reclaim,
-    .memory_bytes = memory_bytes,
 };
 
 struct fake_store *fake_store_create(const struct vfs *vfs)
