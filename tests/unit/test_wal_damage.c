@@ -647,6 +647,52 @@ static void test_entry_over_limit_on_disk_is_damage(void **state)
     written_destroy(&written);
 }
 
+/* Every call that looks at the disk while a log is opened, failed once each: it is said where,
+ * nothing is taken for what it is not, and the same log opens when the disk works again. */
+static void test_failed_call_while_opening_is_told(void **state)
+{
+    (void)state;
+    static const enum fake_op calls[] = {FAKE_OPEN, FAKE_READ};
+    struct written written = written_create();
+    written_fill(&written, 40, 3, true);
+    for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+        uint64_t failures = 0;
+        for (uint64_t nth = 1;; nth++) {
+            struct fake_vfs *fake = fake_vfs_clone(written.fake);
+            struct wal_options options = wal_test_options(77);
+            struct wal_recovery recovery;
+            struct wal *wal = NULL;
+            char why[WAL_TEST_WHY_BYTES] = "";
+            fake_vfs_fail(fake, calls[i], nth, ERR_IO);
+            int error = wal_open(fake_vfs_vfs(fake), WAL_TEST_DIR, &options, NULL, 3000, &wal,
+                                 &recovery, why, sizeof(why));
+            bool struck = fake_vfs_fault_count(fake) > 0;
+            fake_vfs_fail(fake, calls[i], 0, ERR_OK);
+            if (error == ERR_OK) {
+                wal_test_expect(wal, &recovery, written_now(&written));
+                wal_recovery_free(&recovery);
+                wal_close(wal);
+            } else {
+                assert_int_equal(error, ERR_IO);
+                assert_non_null(strstr(why, WAL_TEST_DIR));
+                failures++;
+                assert_int_equal(wal_open(fake_vfs_vfs(fake), WAL_TEST_DIR, &options, NULL, 3000,
+                                          &wal, &recovery, why, sizeof(why)),
+                                 ERR_OK);
+                wal_test_expect(wal, &recovery, written_now(&written));
+                wal_recovery_free(&recovery);
+                wal_close(wal);
+            }
+            fake_vfs_destroy(fake);
+            if (!struck) {
+                break; /* there were not so many */
+            }
+        }
+        assert_true(failures > 0);
+    }
+    written_destroy(&written);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -667,6 +713,7 @@ int main(void)
         cmocka_unit_test(test_recycled_segment_old_bytes_are_no_tail),
         cmocka_unit_test(test_read_of_a_damaged_entry_is_corrupt),
         cmocka_unit_test(test_entry_over_limit_on_disk_is_damage),
+        cmocka_unit_test(test_failed_call_while_opening_is_told),
     };
     log_set_level((enum log_level)(LOG_ERROR + 1)); /* every flip would be a line */
     return cmocka_run_group_tests(tests, NULL, NULL);
