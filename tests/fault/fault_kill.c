@@ -1,4 +1,4 @@
-/* J1, J2, J15: processes that are killed and stopped. */
+/* J1, J2: processes that are killed and stopped. */
 #include "cluster/harness_net.h"
 #include "fault/fault_test.h"
 
@@ -61,33 +61,8 @@ static void j2(void)
     fault_end(&fault);
 }
 
-/* ---- J15: the controllers' leader is killed under administrators ---- */
-
-static void j15(void)
-{
-    struct fault fault;
-    fault_begin(&fault, "J15", 3);
-    for (; fault_goes_on(&fault); fault.rounds++) {
-        fault_kill_some(&fault, 0, 1);
-        fault_move_any(&fault); /* acknowledged once: numbers below are checked */
-        fault_move_any(&fault);
-        fault_start_all(&fault);
-        fault_expect_progress(&fault, 20, 60);
-    }
-    /* Configs are totally ordered: each acknowledged command made exactly one, after the three
-     * joins. */
-    int code = -1;
-    json_t *config = cluster_ctl_json(&fault.cluster, 60, &code, "query", NULL);
-    CHECK_EQ(code, 0);
-    CHECK_EQ(json_integer_value(json_object_get(config, "number")),
-             3 + 2 * (json_int_t)fault.rounds);
-    json_decref(config);
-    fault_end(&fault);
-}
-
 const struct suite_test fault_kill_tests[] = {
     {"J1", j1},
     {"J2", j2},
-    {"J15", j15},
     {NULL, NULL},
 };

@@ -14,6 +14,7 @@ enum { TESTS_MAX = 64 };
 
 static const struct suite_test *const themes[] = {
     fault_kill_tests,
+    fault_admins_tests,
     fault_moves_tests,
     fault_net_tests,
     fault_proxy_tests,

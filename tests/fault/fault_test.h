@@ -36,11 +36,12 @@ enum {
 #define FAULT_SETTLE_SECONDS 120.0
 
 /* The themes' tests; each array ends with {NULL, NULL}. */
-extern const struct suite_test fault_kill_tests[];  /* J1, J2, J15 */
-extern const struct suite_test fault_moves_tests[]; /* J6, J7, J8 */
-extern const struct suite_test fault_net_tests[];   /* J3, J4, J5 */
-extern const struct suite_test fault_proxy_tests[]; /* J13 */
-extern const struct suite_test fault_disk_tests[];  /* J9 to J12, J14 */
+extern const struct suite_test fault_kill_tests[];   /* J1, J2 */
+extern const struct suite_test fault_admins_tests[]; /* J15 */
+extern const struct suite_test fault_moves_tests[];  /* J6, J7, J8 */
+extern const struct suite_test fault_net_tests[];    /* J3, J4, J5 */
+extern const struct suite_test fault_proxy_tests[];  /* J13 */
+extern const struct suite_test fault_disk_tests[];   /* J9 to J12, J14 */
 
 struct fault {
     struct cluster cluster;

@@ -114,6 +114,7 @@ keep_failure() {
     local test=$1 seed=$2 code=$3 place=$kept/$1-$2
     rm -rf "$place"
     mv "$work" "$place"
+    sed -i "s#$work#$place#g" "$place/output.txt"
     echo "SHARDKV_BIN_DIR=$build/bin FAULT_SEED=$seed FAULT_SECONDS=$each FAULT_MOVE_SECONDS=5-15 $suite $test" >"$place/again.txt"
     echo "   FAILED with code $code; kept in ${place#"$root"/}"
     tail -n 15 "$place/output.txt" | sed 's/^/   | /'
