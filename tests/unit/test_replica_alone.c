@@ -319,12 +319,46 @@ static void test_alone_entry_in_the_place_of_ours_is_no_answer(void **state)
     alone_close(&alone);
 }
 
+/* Both peers have it, so it is committed; our own disk has it not. Should we apply it now, and
+ * flush what we applied, a power loss would leave a state that is ahead of the log. */
+static void test_alone_committed_is_applied_when_it_is_durable_here(void **state)
+{
+    (void)state;
+    struct alone alone;
+    alone_open(&alone);
+    alone_lead(&alone);
+    struct answer answer = {0};
+    struct blob *command = put_command("v");
+    replica_propose(alone.replica, blob_view(command), command, answered, &answer);
+    replica_poll(alone.replica);
+    assert_int_equal(alone.job_count, 1);
+    assert_string_equal(alone.jobs[0]->name, "write");
+    struct raft_status status = alone_status(&alone).raft;
+    for (uint64_t peer = 2; peer <= 3; peer++) {
+        alone_hear(&alone, peer,
+                   &(struct raft_message){.kind = RAFT_MSG_APPEND_REPLY,
+                                          .term = status.term,
+                                          .position = status.last});
+    }
+    replica_poll(alone.replica);
+    assert_int_equal(alone_status(&alone).raft.commit, status.last.index);
+    assert_int_equal(alone.job_count, 1); /* the write, still */
+    assert_int_equal(answer.count, 0);
+    alone_settle(&alone);
+    assert_int_equal(alone_status(&alone).raft.applied, status.last.index);
+    assert_int_equal(answer.count, 1);
+    assert_int_equal(answer.error, ERR_OK);
+    blob_unref(command);
+    alone_close(&alone);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_alone_frames_of_others_are_refused),
         cmocka_unit_test(test_alone_peer_counts_when_its_incarnation_is_durable),
         cmocka_unit_test(test_alone_entry_in_the_place_of_ours_is_no_answer),
+        cmocka_unit_test(test_alone_committed_is_applied_when_it_is_durable_here),
     };
     log_set_level(getenv("TEST_LOG") == NULL ? (enum log_level)(LOG_ERROR + 1) : LOG_INFO);
     return cmocka_run_group_tests(tests, NULL, NULL);
