@@ -4,7 +4,7 @@
 #   build/rooms/<target>, which holds a link to that room alone, so a room sees nothing it did not name in USES.
 # skv_binary(NAME <name> SOURCES ... USES ...)       an installed program
 # skv_test(NAME <name> SOURCES ... USES ... [LABELS ...] [TIMEOUT s])   a cmocka program, one ctest entry; SHARDKV_TESTS in its
-#   environment chooses some of its tests
+#   environment chooses some of its tests. UNLISTED: no entry of its own, as others run it
 
 function(skv__room_target path out)
     string(REPLACE "/" "-" target ${path})
@@ -46,13 +46,16 @@ function(skv_binary)
 endfunction()
 
 function(skv_test)
-    cmake_parse_arguments(T "" "NAME;TIMEOUT" "SOURCES;USES;LIBRARIES;LABELS;ARGS" ${ARGN})
+    cmake_parse_arguments(T "UNLISTED" "NAME;TIMEOUT" "SOURCES;USES;LIBRARIES;LABELS;ARGS" ${ARGN})
     add_executable(${T_NAME} ${T_SOURCES} ${CMAKE_SOURCE_DIR}/tests/lib/unit_select.c)
     set_target_properties(${T_NAME} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
     skv__uses(${T_NAME} PRIVATE ${T_USES})
     target_link_libraries(${T_NAME} PRIVATE ${T_LIBRARIES} PkgConfig::CMOCKA)
     target_link_options(${T_NAME} PRIVATE -Wl,--wrap=_cmocka_run_group_tests)
     target_include_directories(${T_NAME} PRIVATE ${CMAKE_SOURCE_DIR}/tests)
+    if(T_UNLISTED)
+        return()
+    endif()
     if(NOT T_TIMEOUT)
         set(T_TIMEOUT 60)
     endif()

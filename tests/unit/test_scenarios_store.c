@@ -171,7 +171,7 @@ static _Noreturn void live(struct fixture *fixture, uint64_t seed, bool large)
     char why[512] = "";
     rng_init(&rng, seed);
     atomic_init(&life.pause_us,
-                large ? rng_between(&rng, 100000, 400000) : rng_between(&rng, 500, 20000));
+                large ? rng_between(&rng, 100000, 400000) : rng_between(&rng, 0, 100));
     struct store_rocksdb_options options = {.memtable_bytes = MEMTABLE_BYTES};
     struct write_buffer_options buffer = {.table_bytes_max = table_bytes};
     struct kv_machine_options machine = {
@@ -345,7 +345,7 @@ static void test_s29_killed_process_finds_its_position_with_the_data(void **stat
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    lives(fixture, 29, 16, 120, false, &outcome);
+    lives(fixture, 29, 32, 120, false, &outcome);
     assert_true(met_all(&outcome, false)); /* otherwise nothing was shown */
 }
 
