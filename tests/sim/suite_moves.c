@@ -291,8 +291,33 @@ static void old_driver(void)
     shard_test_close(test);
 }
 
-/* Scenario 68. A replica of the source is sent a snapshot from before the freeze; it arrives when
- * the shard has been dropped. What it shows for a moment must be served by nobody, and goes. */
+static void changed(void *context, int error)
+{
+    SIM_CHECK_EQ(error, 0);
+    *(bool *)context = true;
+}
+
+static bool is_true(void *context)
+{
+    return *(bool *)context;
+}
+
+static bool has_caught_up(void *context)
+{
+    const struct server *server = context;
+    const struct group *group = cluster_group(server->cluster, server->group_id);
+    const struct server *leader = group_leader(group);
+    if (leader == NULL) {
+        return false;
+    }
+    struct state_machine here = server_state(server);
+    struct state_machine there = server_state(leader);
+    return raft_position_equal(here.ops->applied(here.sm), there.ops->applied(there.sm));
+}
+
+/* Scenario 68. A replica of the source is behind, and the leader's snapshot for it, from before the
+ * freeze, is on its way for seconds. Meanwhile another leads, the shard moves and is dropped, and
+ * the replica has caught up with all that: the snapshot, when it comes, revives nothing. */
 static void late_snapshot(void)
 {
     struct shard_test *test = open_test(true);
@@ -300,18 +325,32 @@ static void late_snapshot(void)
     struct server *leader = group_leader(source);
     struct server *late = &source->servers[leader == &source->servers[0] ? 1 : 0];
     server_crash(late);
-    fill_shard(test); /* the log is compacted past where it was */
+    overwrite(test, 300); /* the log is compacted past where it was */
     uint64_t restored = sim_world()->counters.snapshots_restored;
-    sim_clog(leader->host, late->host, 3 * SIM_S);
+    sim_clog(leader->host, late->host, 6 * SIM_S);
     server_start(late);
     sim_run(500 * SIM_MS); /* the snapshot is on its way */
+    SIM_CHECK(group_leader(source) == leader);
     SIM_CHECK_EQ(sim_world()->counters.snapshots_restored, restored);
+    bool handed_over = false;
+    uint64_t third = 6 - leader->replica_id - late->replica_id; /* of 1, 2, 3 */
+    int error = node_transfer(server_node(leader), third, changed, &handed_over);
+    SIM_CHECK_EQ(error, 0);
+    bool ended = sim_run_until(SETTLE_NS, is_true, &handed_over);
+    SIM_CHECK(ended);
     end_move(begin_move(test, 101));
     wait_for(source, SHARD_ABSENT, 0);
-    sim_run(4 * SIM_S);
-    SIM_CHECK_CMP(sim_world()->counters.snapshots_restored, >, restored);
+    ended = sim_run_until(3 * SIM_S, has_caught_up, late);
+    SIM_CHECK(ended);
+    uint64_t caught_up = sim_world()->counters.snapshots_restored;
+    SIM_CHECK_CMP(caught_up, >, restored); /* by the new leader's */
+    sim_run(6 * SIM_S);
+    SIM_CHECK_EQ(sim_world()->counters.snapshots_restored, caught_up);
+    server_isolate(test->cluster, &source->servers[third - 1], true);
+    sim_run(2 * SIM_S); /* the late one may lead now */
+    wait_for(source, SHARD_ABSENT, 0);
+    sim_heal();
     cluster_wait_settled(test->cluster, SETTLE_NS);
-    check_filled(test);
     shard_test_close(test); /* replicas are equal: none holds rows of the shard */
 }
 
@@ -395,17 +434,6 @@ static void wiped_group_rejoins(void)
 }
 
 /* ---- replicas and moves ---- */
-
-static void changed(void *context, int error)
-{
-    SIM_CHECK_EQ(error, 0);
-    *(bool *)context = true;
-}
-
-static bool is_true(void *context)
-{
-    return *(bool *)context;
-}
 
 static void change_member(struct group *group, enum raft_change_kind kind,
                           const struct server *server)
