@@ -10,6 +10,7 @@
 #   --test NAME      only this test, as sim_suite --list names it, or raft.Swarm; may be repeated
 #   --results FILE   sums of all soaks so far, as JSON (build/soak/results.json): this one is added
 #   --build DIR      the build directory (build/release); --no-build takes the programs as they are
+#   --table          runs nothing: prints the sums in --results as the table of docs/TESTING.md
 #
 # Every 10 seconds a line says how far it is. A seed that fails is kept in build/soak-failures/<test>-<seed>/: `command` replays
 # it, `output` is what it said, `trace.gz` the end of what happened. SIGINT ends the soak like its time does. The last lines are
@@ -20,7 +21,7 @@ root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
 usage() {
-    sed -n '2,18s/^# \{0,1\}//p' "$0"
+    sed -n '2,19s/^# \{0,1\}//p' "$0"
 }
 refuse() {
     echo "error: $1" >&2
@@ -34,6 +35,7 @@ seed=
 results=build/soak/results.json
 build=build/release
 make=1
+table=0
 tests=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -60,6 +62,7 @@ while [ $# -gt 0 ]; do
         shift
         ;;
     --no-build) make=0 ;;
+    --table) table=1 ;;
     -h | --help)
         usage
         exit 0
@@ -68,6 +71,31 @@ while [ $# -gt 0 ]; do
     esac
     shift
 done
+# Lines 'name value' of a results file; and a row a counter, in the order of the headers that define them.
+results_of() {
+    sed -nE 's/^ *"([a-z]+[.][A-Za-z_.]+)": ([0-9]+),?$/\1 \2/p' "$1"
+}
+print_table() {
+    results_of "$results" | awk '
+        { v[$1] = $2 }
+        END {
+            printf "%d soaks: %d seeds of whole clusters and %d of Raft alone, %.1f simulated hours, %d operations of clients, %d failures.\n\n",
+                v["soak.runs"], v["sim.seeds"], v["raft.seeds"], (v["sim.simulated_ms"] + v["raft.simulated_ms"]) / 3600000,
+                v["sim.operations"], v["soak.failed"]
+            print "| counter | what | count |"; print "|---|---|---:|" }'
+    sed -nE 's/^ *X\((\w+), *(true|false), *"([^"]+)"\).*/\1|\3/p' tests/sim/sometimes.h tests/raft/sim_counters.h |
+        while IFS='|' read -r name what; do
+            local counted
+            counted=$(results_of "$results" | awk -v name="$name" '$1 == "sim.counter." name || $1 == "raft.counter." name { print $2 }')
+            printf '| `%s` | %s | %s |\n' "$name" "$what" "${counted:-0}"
+        done
+}
+if [ $table = 1 ]; then
+    [ -e "$results" ] || refuse "there is no $results"
+    print_table
+    exit 0
+fi
+
 seconds=$(awk -v minutes="$minutes" 'BEGIN { printf "%d", minutes * 60 }')
 [ "$seconds" -gt 0 ] && [ "$jobs" -gt 0 ] || refuse "--minutes and --jobs are more than 0"
 seed=${seed:-$(date +%s)000}
@@ -234,7 +262,7 @@ done
 echo "== $((($(date +%s) - began_s) / 60)) minutes: $(one_line)"
 earlier=$work/earlier
 touch "$earlier"
-[ -e "$results" ] && sed -nE 's/^ *"([a-z]+[.][A-Za-z_.]+)": ([0-9]+),?$/\1 \2/p' "$results" >"$earlier"
+[ -e "$results" ] && results_of "$results" >"$earlier"
 printf 'soak.runs 1\nsoak.failed %s\nsoak.minutes %s\n' "$(failed_count)" $((($(date +%s) - began_s) / 60)) >"$work/sum.soak"
 summed "$earlier" | awk 'BEGIN { print "{" } { printf "%s  \"%s\": %s", (NR > 1 ? ",\n" : ""), $1, $2 } END { print "\n}" }' >"$work/results"
 mv "$work/results" "$results"
