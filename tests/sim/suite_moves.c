@@ -327,9 +327,13 @@ static void late_snapshot(void)
     server_crash(late);
     overwrite(test, 300); /* the log is compacted past where it was */
     uint64_t restored = sim_world()->counters.snapshots_restored;
-    sim_clog(leader->host, late->host, 6 * SIM_S);
+    uint64_t made = sim_sometimes_count(S_SNAPSHOT_MADE);
+    sim_clog(late->host, leader->host, 400 * SIM_MS); /* that it needs one is heard after this */
     server_start(late);
-    sim_run(500 * SIM_MS); /* the snapshot is on its way */
+    sim_run(390 * SIM_MS);
+    sim_clog(leader->host, late->host, 6 * SIM_S);
+    sim_run(100 * SIM_MS);
+    SIM_CHECK_CMP(sim_sometimes_count(S_SNAPSHOT_MADE), >, made); /* it is on its way */
     SIM_CHECK(group_leader(source) == leader);
     SIM_CHECK_EQ(sim_world()->counters.snapshots_restored, restored);
     bool handed_over = false;
