@@ -47,7 +47,7 @@ set_tests_properties(sim.Swarm PROPERTIES TIMEOUT 600)
 
 # Of the whole-cluster swarm, some seeds with sanitizers (above) and many without, from the release build.
 add_test(NAME sim.Swarm500 COMMAND ${SHARDKV_RELEASE_DIR}/tests/sim_suite --test sim.Swarm --seed 1 --seeds 500 --require-often)
-set_tests_properties(sim.Swarm500 PROPERTIES LABELS sim TIMEOUT 600)
+set_tests_properties(sim.Swarm500 PROPERTIES LABELS sim TIMEOUT 1200)
 add_test(NAME sim.Deterministic COMMAND ${CMAKE_COMMAND} -DPROGRAM=$<TARGET_FILE:sim_suite> -DTEST=sim.Swarm "-DSEEDS=3;11"
     -DWORK_DIR=${CMAKE_BINARY_DIR}/sim-deterministic -P ${CMAKE_CURRENT_SOURCE_DIR}/sim/deterministic.cmake)
 set_tests_properties(sim.Deterministic PROPERTIES LABELS sim TIMEOUT 300)
