@@ -17,6 +17,7 @@ enum {
 
 /* What may happen in this storm. Each is drawn. */
 struct storm_switches {
+    bool dense; /* five times as much happens */
     bool large; /* shards and snapshots of several chunks */
     bool transfers;
     bool members;

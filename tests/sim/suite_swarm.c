@@ -158,6 +158,7 @@ static void draw_switches(struct storm_switches *on)
         .clogs = one_in(2),
         .wall = one_in(2),
         .hour = one_in(6),
+        .dense = one_in(4),
     };
 }
 
@@ -283,7 +284,7 @@ static void swarm(void)
     uint64_t until_ns = sim_now_ns() + STORM_NS;
     uint64_t hour_ns = storm->on.hour ? sim_now_ns() + sim_between(0, STORM_NS) : UINT64_MAX;
     while (sim_now_ns() < until_ns) {
-        sim_run(sim_between(0, 400) * SIM_MS);
+        sim_run(sim_between(0, storm->on.dense ? 80 : 400) * SIM_MS);
         if (sim_now_ns() > hour_ns) {
             uint64_t stop_ns = sim_between(61, 200) * 60 * SIM_S;
             cluster_suspend(storm->cluster, stop_ns);
