@@ -16,7 +16,7 @@ struct skv_client;
 /* ---- the model: one client, one command at a time, each tried until it is done, so that what must
  * be in the cluster is known exactly ---- */
 
-enum { MODEL_KEYS = 24, MODEL_VALUE_BYTES = 60 * 1024 };
+enum { MODEL_KEYS = 40, MODEL_VALUE_BYTES = 60 * 1024 };
 
 struct model {
     struct skv_client *client;
