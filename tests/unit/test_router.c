@@ -329,10 +329,12 @@ static void test_lost_write_then_refused_ends_unknown(void **state)
 /* Every attempt from here on is refused as not executed; what the command ends with. */
 static struct router_completion refuse_until_the_end(struct fixture *fixture)
 {
+    uint32_t sent = 0;
     struct router_completion completion;
     struct flight flight;
     while (!router_next_completion(fixture->router, &completion)) {
         while (router_next_batch(fixture->router, fixture->now_ns, &flight.batch)) {
+            assert_true(++sent < 10000); /* a loop would send without end */
             take_apart(&flight);
             assert_int_equal(flight.ops[0].sequence, 1); /* of all attempts */
             refuse(fixture, &flight, ERR_NOT_LEADER, "");
