@@ -46,8 +46,10 @@ void disk_unmount(const struct disk_image *image)
 static void make_image(struct disk_test *test, uint32_t which)
 {
     struct disk_image *image = &test->images[which];
-    snprintf(image->dir, sizeof image->dir, "%s/%u", test->image_root, which);
-    snprintf(image->mount, sizeof image->mount, "%s/mount", image->dir);
+    char dir[sizeof image->dir]; /* gcc takes the names of one struct for overlapping */
+    snprintf(dir, sizeof dir, "%s/%u", test->image_root, which);
+    memcpy(image->dir, dir, sizeof dir);
+    snprintf(image->mount, sizeof image->mount, "%s/mount", dir);
     CHECK_EQ(shell("mkdir -p %s", image->mount), 0);
     if (shell("truncate -s %uM %s/image && mkfs.ext4 -q -F -m 0 %s/image", test->options.image_mib,
               image->dir, image->dir) != 0) {
