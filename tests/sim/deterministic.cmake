@@ -1,6 +1,8 @@
 # A seed is a run: two processes write the same trace, byte for byte, and a seed run after others has the same hash of everything as
 # the seed alone. PROGRAM, TEST, SEEDS (a list) and WORK_DIR are given.
 file(MAKE_DIRECTORY ${WORK_DIR})
+# What a sanitizer remarks names the process's number.
+set(ENV{ASAN_OPTIONS} "$ENV{ASAN_OPTIONS}:log_path=${WORK_DIR}/asan")
 foreach(seed ${SEEDS})
     foreach(run 1 2)
         execute_process(COMMAND ${PROGRAM} --test ${TEST} --seed ${seed} --trace --trace --trace

@@ -98,12 +98,17 @@ void __wrap_node_stop(struct node *node)
             replica_transfer(node->replica, 0, stop_transferred, &transferred);
             sim_node_poll(node);
         }
-        while (!transferred && sim_now_ns() < until_ns) {
+        while (!transferred && sim_now_ns() < until_ns && !node->host->dying) {
             sim_step();
         }
-        replica_stop(node->replica);
-        while (!replica_is_idle(node->replica)) {
+        if (!node->host->dying) {
+            replica_stop(node->replica);
+        }
+        while (!replica_is_idle(node->replica) && !node->host->dying) {
             sim_step();
+        }
+        if (node->host->dying) { /* it ended itself meanwhile: its jobs never come back */
+            sim_node_kill(node);
         }
     }
     node->stopped = true;
