@@ -34,7 +34,7 @@ struct router_options {
     uint32_t outstanding_max;       /* default 4096; at most SESSION_OUTSTANDING_MAX */
     uint64_t outstanding_bytes_max; /* keys and values; default 64 MiB; one command always fits */
     uint32_t batches_in_flight_max; /* per leader and kind (reads, writes); default 4 */
-    uint32_t batches_eager;         /* of those, sent however small they are; default 2 */
+    uint32_t batches_eager;         /* of those, sent however small they are; default 1 */
     uint32_t batch_bytes_full;      /* a block of this size is full; default 256 KiB */
 };
 struct router_options router_options_default(void);
