@@ -16,6 +16,8 @@
 #include "raft/node/node.h"
 #include "sim/sometimes.h"
 
+#include <string.h>
+
 enum {
     VOTERS_MIN = 3,
     VOTERS_MAX = 5,
@@ -97,9 +99,16 @@ static void plan_begin(struct member_plan *plan, bool adds, struct server *remov
               removed != NULL ? removed->host->address : "nobody");
 }
 
+/* A group's config lists its founders' addresses for ever, so one of these has to stay, whoever is
+ * there: docs/OPERATIONS.md says so. */
+static bool is_at_the_kept_address(const struct group *group, const struct server *server)
+{
+    return strcmp(server->host->address, group->servers[FOUNDER_KEPT - 1].host->address) == 0;
+}
+
 void storm_replace(struct member_plan *plan, struct server *damaged)
 {
-    bool in_place = sim_between(0, 1) == 0;
+    bool in_place = sim_between(0, 1) == 0 || is_at_the_kept_address(plan->group, damaged);
     plan_begin(plan, !in_place, damaged);
     plan->in_place = in_place;
     plan->repairs = true;
@@ -119,7 +128,7 @@ void storm_change_members(struct storm *storm)
     bool removes = voters > VOTERS_MIN ? voters >= VOTERS_MAX || sim_between(0, 1) == 0
                                        : adds && (controllers || sim_between(0, 3) != 0);
     uint64_t id = members.members[sim_between(0, members.count - 1)].id;
-    if (id == FOUNDER_KEPT) { /* some replica that the config lists has to stay */
+    if (is_at_the_kept_address(group, &group->servers[id - 1])) {
         removes = false;
     }
     plan_begin(plan, adds, removes ? &group->servers[id - 1] : NULL);
