@@ -8,9 +8,9 @@
  * channels, then the queues, the threads, the core. Nothing may be started on a queue that was shut
  * down, and nothing can be: whoever starts something holds a server or a channel. */
 #include "base/log.h"
+#include "base/thread.h"
 #include "rpc/rpc_internal.h"
 #include <grpc/support/log.h>
-#include <signal.h>
 #include <string.h>
 
 void rpc__batch(grpc_call *call, const grpc_op *ops, size_t count, struct rpc__tag *tag,
@@ -175,17 +175,6 @@ static void credentials_destroy(struct rpc *rpc)
     }
 }
 
-void rpc__thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument)
-{
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int failed = pthread_create(thread, NULL, run, argument);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    ASSERT_CMP(failed, ==, 0);
-}
-
 int rpc_create(const struct rpc_options *options, struct rpc **out)
 {
     static pthread_once_t log_once = PTHREAD_ONCE_INIT;
@@ -213,7 +202,9 @@ int rpc_create(const struct rpc_options *options, struct rpc **out)
         queue->rpc = rpc;
         queue->queue = grpc_completion_queue_create_for_next(NULL);
         pthread_mutex_init(&queue->turn_lock, NULL);
-        rpc__thread_start(&queue->thread, queue_main, queue);
+        error = thread_start(&queue->thread, "rpc-queue", queue_main, queue);
+        ASSERT_CMP(error, ==, ERR_OK); /* like memory: a process that cannot have its few threads
+                                          cannot run */
     }
     *out = rpc;
     return ERR_OK;

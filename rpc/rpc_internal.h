@@ -91,10 +91,6 @@ struct rpc {
     uint32_t servers;
 };
 
-/* Starts a thread that takes no signals: those belong to whoever waits for them in the program's
- * main part. Like memory, a process that cannot have its few threads cannot run: failing ends it.
- */
-void rpc__thread_start(pthread_t *thread, void *(*run)(void *argument), void *argument);
 struct rpc__queue *rpc__queue_pick(struct rpc *rpc);
 /* A peer that leaves a ping unanswered for half the interval between pings is gone. */
 static inline int rpc__keepalive_timeout_ms(const struct rpc *rpc)

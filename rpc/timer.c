@@ -4,6 +4,7 @@
  * Invariants under the lock: heap[i]->at == i for every timer in the heap, SIZE_MAX for others;
  * `running` is the timer whose `fire` is being called (without the lock), and only the thread sets
  * or clears it. A timer being destroyed is closing: it never enters the heap again. */
+#include "base/thread.h"
 #include "rpc/rpc_internal.h"
 
 struct rpc_timer {
@@ -149,7 +150,8 @@ struct rpc__timers *rpc__timers_create(void)
     pthread_cond_init(&timers->changed, &monotonic);
     pthread_cond_init(&timers->finished, NULL);
     pthread_condattr_destroy(&monotonic);
-    rpc__thread_start(&timers->thread, timers_main, timers);
+    int error = thread_start(&timers->thread, "rpc-timers", timers_main, timers);
+    ASSERT_CMP(error, ==, ERR_OK); /* as rpc_create's */
     return timers;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "client/controller_client.h"
 #include "proto/messages.h"
 #include "proto/methods.h"
@@ -378,7 +379,6 @@ static void wait(struct mover_runtime *runtime, uint64_t wake_ns)
 static void *run(void *context)
 {
     struct mover_runtime *runtime = context;
-    (void)pthread_setname_np(pthread_self(), "kv-mover");
     pthread_mutex_lock(&runtime->mutex);
     while (!runtime->stopping) {
         struct event *events = runtime->first;
@@ -446,8 +446,9 @@ int mover_runtime_start(struct mover_runtime *runtime, struct node *node,
     runtime->node = node;
     runtime->machine = machine;
     runtime->service = service;
-    if (pthread_create(&runtime->thread, NULL, run, runtime) != 0) {
-        return ERR_NO_SPACE;
+    int error = thread_start(&runtime->thread, "kv-mover", run, runtime);
+    if (error != 0) {
+        return error;
     }
     runtime->started = true;
     controller_client_warn(runtime->controllers);

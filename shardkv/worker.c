@@ -4,8 +4,8 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/queue.h"
+#include "base/thread.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -23,7 +23,6 @@ struct job {
 static void *worker_run(void *context)
 {
     struct worker *worker = context;
-    (void)pthread_setname_np(pthread_self(), "kv-worker");
     void *item = NULL;
     while (queue_pop(worker->queue, &item, 1, UINT64_MAX) == 1) {
         struct job *job = item;
@@ -46,10 +45,11 @@ int worker_create(struct worker **out)
     worker->queue =
         queue_create((struct queue_limits){.items_max = WORKER_JOBS_MAX, .bytes_max = UINT64_MAX});
     atomic_init(&worker->stopping, false);
-    if (pthread_create(&worker->thread, NULL, worker_run, worker) != 0) {
+    int error = thread_start(&worker->thread, "kv-worker", worker_run, worker);
+    if (error != 0) {
         queue_destroy(worker->queue);
         free(worker);
-        return ERR_NO_SPACE;
+        return error;
     }
     *out = worker;
     return 0;

@@ -10,11 +10,11 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/thread.h"
 #include "shardkv/recent_rows.h"
 #include "shardkv/write_buffer_iterator.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -412,21 +412,6 @@ static const struct store_ops buffer_ops = {
 
 /* ---- opening and closing ---- */
 
-static int start_thread(struct write_buffer *buffer)
-{
-    /* Signals are the main thread's business. */
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    int failed = pthread_create(&buffer->thread, NULL, carry_main, buffer);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed == 0) {
-        pthread_setname_np(buffer->thread, "store-carry");
-    }
-    return failed == 0 ? 0 : ERR_BUSY;
-}
-
 static void destroy(struct write_buffer *buffer)
 {
     recent_rows_unref(buffer->open);
@@ -454,7 +439,9 @@ int write_buffer_open(const struct store *below, const struct write_buffer_optio
     buffer->open = recent_rows_create();
     pthread_mutex_init(&buffer->mutex, NULL);
     pthread_cond_init(&buffer->changed, NULL);
-    int error = buffer->options.without_thread ? 0 : start_thread(buffer);
+    int error = buffer->options.without_thread
+                    ? 0
+                    : thread_start(&buffer->thread, "store-carry", carry_main, buffer);
     if (error != 0) {
         destroy(buffer);
         return error;

@@ -19,9 +19,9 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/thread.h"
 
 #include <inttypes.h>
-#include <signal.h>
 #include <stdlib.h>
 
 /* ---- workers
@@ -453,22 +453,6 @@ static void *loop_main(void *context)
 
 /* ---- starting and joining
  * ---------------------------------------------------------------------------------- */
-
-static int thread_start(pthread_t *thread, const char *name, void *(*run)(void *), void *context)
-{
-    /* Signals are the main thread's business. */
-    sigset_t all;
-    sigset_t before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &before);
-    int failed = pthread_create(thread, NULL, run, context);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed != 0) {
-        return ERR_BUSY;
-    }
-    pthread_setname_np(*thread, name);
-    return ERR_OK;
-}
 
 int node__threads_start(struct node *node)
 {

@@ -32,6 +32,26 @@ struct replica_options replica_options_default(void)
     };
 }
 
+struct replica_options replica_options_of(const struct node_options *options)
+{
+    struct replica_options replica = replica_options_default();
+    replica.cluster_id = options->cluster_id;
+    replica.group_id = options->group_id;
+    replica.replica_id = options->replica_id;
+    replica.dir = options->dir;
+    replica.members = options->members;
+    replica.member_count = options->member_count;
+    replica.election_ticks = options->election_ticks;
+    replica.heartbeat_ticks = options->heartbeat_ticks;
+    replica.lease_reads = options->lease_reads;
+    replica.entry_bytes_max = options->entry_bytes_max;
+    replica.flush_log_bytes = options->flush_log_bytes;
+    replica.segment_bytes = options->segment_bytes;
+    replica.cache_bytes_max = options->cache_bytes_max;
+    replica.seed = options->seed;
+    return replica;
+}
+
 /* ---- lifecycle
  * ------------------------------------------------------------------------------------------ */
 

@@ -109,6 +109,8 @@ struct replica_options {
     bool prewrite_segments;   /* false in the simulator */
 };
 struct replica_options replica_options_default(void);
+/* What a node's options say of its replica; borrows what they point to. */
+struct replica_options replica_options_of(const struct node_options *options);
 
 /* Opens the directory (not locking it: that is the driver's) and recovers; blocks on the disk.
  * Submits nothing. gives *out. Errors as node_create. `observer` may be NULL. */

@@ -184,10 +184,10 @@ static void inflated_term(void)
 
 static struct shim shim;
 
-static void own_sync(void)
+/* A cluster whose one group is one replica under the shim, joined, with a client. */
+static struct process *begin_lone_replica(const char *name)
 {
-    enum { DELAY_MS = 700, PUTS = 3 };
-    cluster_create(&cluster, "sync", SHARDS);
+    cluster_create(&cluster, name, SHARDS);
     cluster.keep = true;
     cluster_add_group_of(&cluster, 1, 1);
     struct process *node = cluster_find(&cluster, 1, 1);
@@ -195,6 +195,13 @@ static void own_sync(void)
     cluster_start_group(&cluster, 1);
     join(1);
     open_client();
+    return node;
+}
+
+static void own_sync(void)
+{
+    enum { DELAY_MS = 700, PUTS = 3 };
+    (void)begin_lone_replica("sync");
     put("k", "0");
     for (uint32_t i = 0; i < PUTS; i++) {
         char value[16];
@@ -441,14 +448,7 @@ static void torn_tail(void)
     enum { LARGE = 200 * 1000, ROUNDS = 3 };
     char *large = mem_alloc(LARGE);
     memset(large, 'x', LARGE);
-    cluster_create(&cluster, "torn", SHARDS);
-    cluster.keep = true;
-    cluster_add_group_of(&cluster, 1, 1);
-    struct process *node = cluster_find(&cluster, 1, 1);
-    shim_attach(&shim, &cluster, node);
-    cluster_start_group(&cluster, 1);
-    join(1);
-    open_client();
+    struct process *node = begin_lone_replica("torn");
     for (uint32_t round = 0; round < ROUNDS; round++) {
         struct skv_result result;
         char value[16];

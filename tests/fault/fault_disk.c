@@ -250,8 +250,7 @@ void disk_expect_stopped(struct disk_test *test, struct process *process, int ex
     }
 }
 
-/* The index of the last entry that it has applied; 0: it does not answer. */
-static uint64_t applied_of(struct disk_test *test, const struct process *process)
+uint64_t disk_applied_of(struct disk_test *test, const struct process *process)
 {
     struct msg_status_response *status = mem_calloc(1, sizeof *status);
     uint64_t applied = 0;
@@ -272,13 +271,14 @@ struct catching_up {
 static bool has_caught_up(void *context)
 {
     const struct catching_up *catching_up = context;
-    return applied_of(catching_up->test, catching_up->process) >= catching_up->target;
+    return disk_applied_of(catching_up->test, catching_up->process) >= catching_up->target;
 }
 
 static bool has_answered_or_ended(void *context)
 {
     struct catching_up *started = context;
-    return !process_is_running(started->process) || applied_of(started->test, started->process) > 0;
+    return !process_is_running(started->process) ||
+           disk_applied_of(started->test, started->process) > 0;
 }
 
 bool disk_is_refused(struct disk_test *test, struct process *process, const char *named)
@@ -294,12 +294,12 @@ bool disk_is_refused(struct disk_test *test, struct process *process, const char
 
 void disk_expect_caught_up(struct disk_test *test, struct process *process, double seconds)
 {
-    struct catching_up catching_up = {test, process, applied_of(test, disk_leader(test))};
+    struct catching_up catching_up = {test, process, disk_applied_of(test, disk_leader(test))};
     CHECK_CMP(catching_up.target, >, 0);
     if (!wait_until(has_caught_up, &catching_up, seconds)) {
         FAIL("replica %u has applied %llu of %llu after %.0f s", process->id,
-             (unsigned long long)applied_of(test, process), (unsigned long long)catching_up.target,
-             seconds);
+             (unsigned long long)disk_applied_of(test, process),
+             (unsigned long long)catching_up.target, seconds);
     }
 }
 

@@ -65,6 +65,8 @@ void disk_expect_stopped(struct disk_test *test, struct process *process, int ex
 /* It was just started: whether it refuses (exit code 6, an error that names this) instead of
  * answering. */
 bool disk_is_refused(struct disk_test *test, struct process *process, const char *named);
+/* The index of the last entry that it has applied; 0: it does not answer. */
+uint64_t disk_applied_of(struct disk_test *test, const struct process *process);
 /* `process` has everything that its group's leader had when this was called. */
 void disk_expect_caught_up(struct disk_test *test, struct process *process, double seconds);
 

@@ -344,30 +344,18 @@ struct served {
     uint64_t target;
 };
 
-static uint64_t applied_of(struct disk_test *test, const struct process *process)
-{
-    struct msg_status_response *status = mem_calloc(1, sizeof *status);
-    uint64_t applied = 0;
-    if (process_status(&test->fault.cluster, process, false, status)) {
-        applied = status->applied;
-        msg_status_response_deinit(status);
-    }
-    free(status);
-    return applied;
-}
-
 static bool is_found_or_served(void *context)
 {
     const struct served *served = context;
     return !process_is_running(served->damaged) ||
-           applied_of(served->test, served->away) >= served->target;
+           disk_applied_of(served->test, served->away) >= served->target;
 }
 
 /* `away` comes back and needs what is damaged at `damaged`, which leads. True when that stopped it;
  * false when another one leads by now and served `away`. */
 static bool is_found_by_need(struct disk_test *test, struct process *damaged, struct process *away)
 {
-    struct served served = {test, damaged, away, applied_of(test, damaged)};
+    struct served served = {test, damaged, away, disk_applied_of(test, damaged)};
     CHECK_CMP(served.target, >, 0);
     process_start(&test->fault.cluster, away);
     CHECK(wait_until(is_found_or_served, &served, STOP_SECONDS));

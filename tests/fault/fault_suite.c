@@ -13,12 +13,8 @@
 enum { TESTS_MAX = 64 };
 
 static const struct suite_test *const themes[] = {
-    fault_kill_tests,
-    fault_admins_tests,
-    fault_moves_tests,
-    fault_net_tests,
-    fault_proxy_tests,
-    fault_disk_tests,
+    fault_kill_tests, fault_admins_tests, fault_moves_tests,
+    fault_net_tests,  fault_proxy_tests,  fault_disk_tests,
 };
 
 /* 0: passed. */

@@ -30,28 +30,15 @@ int __wrap_node_create(const struct node_options *options, const struct state_ma
     if (observer != NULL) {
         node->observer = *observer;
     }
-    struct replica_options replica = replica_options_default();
-    replica.cluster_id = options->cluster_id;
-    replica.group_id = options->group_id;
-    replica.replica_id = options->replica_id;
-    replica.dir = options->dir;
-    replica.members = options->members;
-    replica.member_count = options->member_count;
-    replica.election_ticks = options->election_ticks;
-    replica.heartbeat_ticks = options->heartbeat_ticks;
-    replica.lease_reads = options->lease_reads;
-    replica.entry_bytes_max = options->entry_bytes_max;
-    replica.flush_log_bytes = options->flush_log_bytes;
-    replica.segment_bytes = options->segment_bytes;
-    replica.cache_bytes_max = options->cache_bytes_max;
-    replica.seed = options->seed;
+    struct replica_options replica = replica_options_of(options);
     replica.prewrite_segments = false;
     struct replica_env env = sim_node_env(node);
     node->sm = sm->ops;
     node->watched = *sm->ops;
     node->watched.apply = apply_watched;
     const struct state_machine watched = {&node->watched, sm->sm};
-    int error = replica_create(&replica, &watched, &node->observer, &env, &node->replica, why, why_size);
+    int error =
+        replica_create(&replica, &watched, &node->observer, &env, &node->replica, why, why_size);
     if (error != ERR_OK) {
         free(node);
         return error;
