@@ -29,6 +29,9 @@ struct config_replica {
 struct config_group {
     uint64_t id; /* nonzero */
     bool departed;
+    /* Of the entry in the group's own log that made `replicas` its voters; 0: they are those it was
+     * joined with. */
+    uint64_t members_index;
     uint32_t replica_count;
     struct config_replica replicas[GROUP_REPLICAS_MAX];
 };
@@ -37,8 +40,9 @@ struct config {
     uint64_t number; /* 0: the empty config before the first join */
     uint32_t shard_count;
     uint64_t *owners; /* [shard_count]; 0: none */
-    uint64_t
-        *sources; /* [shard_count]: where the data was before this config; 0: nobody ever had it */
+    /* [shard_count]: where the data was before this config, or, where that differs from the one
+     * before it by the replicas of a group alone, before that one; 0: nobody ever had it */
+    uint64_t *sources;
     uint32_t group_count;
     struct config_group *groups; /* by ascending id */
 };

@@ -185,6 +185,10 @@ struct msg_move_request {
     uint32_t shard;
     uint64_t group_id;
 };
+struct msg_update_members_request {
+    struct msg_request_header header;
+    struct config_group group; /* as sent; `departed` says nothing */
+};
 struct msg_change_response {
     struct msg_response_header header;
     uint64_t config_number;
@@ -216,6 +220,10 @@ void msg_leave_request_encode(const struct msg_leave_request *message, struct bu
 int msg_leave_request_decode(struct bytes bytes, struct msg_leave_request *out) MUST_USE;
 void msg_move_request_encode(const struct msg_move_request *message, struct buf *out);
 int msg_move_request_decode(struct bytes bytes, struct msg_move_request *out) MUST_USE;
+void msg_update_members_request_encode(const struct msg_update_members_request *message,
+                                       struct buf *out);
+int msg_update_members_request_decode(struct bytes bytes,
+                                      struct msg_update_members_request *out) MUST_USE;
 void msg_change_response_encode(const struct msg_change_response *message, struct buf *out);
 int msg_change_response_decode(struct bytes bytes, struct msg_change_response *out) MUST_USE;
 void msg_query_request_encode(const struct msg_query_request *message, struct buf *out);

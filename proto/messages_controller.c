@@ -126,6 +126,32 @@ int msg_move_request_decode(struct bytes bytes, struct msg_move_request *out)
     return ERR_OK;
 }
 
+void msg_update_members_request_encode(const struct msg_update_members_request *message,
+                                       struct buf *out)
+{
+    shardkv_v1_UpdateMembersRequest pb = shardkv_v1_UpdateMembersRequest_init_zero;
+    struct wire_parts replicas;
+    msg__put_request_header(&pb.has_header, &pb.header, &message->header);
+    pb.has_group = true;
+    msg__fill_group(&pb.group, &replicas, &message->group);
+    wire_encode(shardkv_v1_UpdateMembersRequest_fields, &pb, out);
+}
+
+int msg_update_members_request_decode(struct bytes bytes, struct msg_update_members_request *out)
+{
+    shardkv_v1_UpdateMembersRequest pb = shardkv_v1_UpdateMembersRequest_init_zero;
+    struct wire_decoder decoder = {.input = bytes};
+    struct wire_list replicas;
+    msg__bind_group(&pb.group, &replicas, &decoder, &out->group);
+    int error = wire_decode(&decoder, shardkv_v1_UpdateMembersRequest_fields, &pb);
+    if (error != ERR_OK) {
+        return error;
+    }
+    msg__load_request_header(&pb.header, &out->header);
+    msg__load_group(&pb.group, &out->group);
+    return ERR_OK;
+}
+
 void msg_change_response_encode(const struct msg_change_response *message, struct buf *out)
 {
     shardkv_v1_ChangeResponse pb = shardkv_v1_ChangeResponse_init_zero;

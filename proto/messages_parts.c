@@ -271,16 +271,28 @@ static int group_take_replica(void *context, struct bytes element)
     return error;
 }
 
+void msg__bind_group(shardkv_v1_Group *pb, struct wire_list *replicas, struct wire_decoder *decoder,
+                     struct config_group *out)
+{
+    *out = (struct config_group){0};
+    wire_bind_list(&pb->replicas, replicas, decoder, group_take_replica, out);
+}
+
+void msg__load_group(const shardkv_v1_Group *pb, struct config_group *out)
+{
+    out->id = pb->id;
+    out->departed = pb->departed;
+    out->members_index = pb->members_index;
+}
+
 int msg__group_decode(struct bytes bytes, struct config_group *out)
 {
     shardkv_v1_Group pb = shardkv_v1_Group_init_zero;
     struct wire_decoder decoder = {.input = bytes};
     struct wire_list replicas;
-    *out = (struct config_group){0};
-    wire_bind_list(&pb.replicas, &replicas, &decoder, group_take_replica, out);
+    msg__bind_group(&pb, &replicas, &decoder, out);
     int error = wire_decode(&decoder, shardkv_v1_Group_fields, &pb);
-    out->id = pb.id;
-    out->departed = pb.departed;
+    msg__load_group(&pb, out);
     return error;
 }
 
@@ -296,13 +308,20 @@ static bool group_put_replica(pb_ostream_t *stream, const pb_field_t *field, con
     return wire_put_message(stream, field, shardkv_v1_Replica_fields, &pb);
 }
 
-bool msg__put_group(pb_ostream_t *stream, const pb_field_t *field, const struct config_group *group)
+void msg__fill_group(shardkv_v1_Group *pb, struct wire_parts *replicas,
+                     const struct config_group *group)
 {
     ASSERT_CMP(group->replica_count, <=, GROUP_REPLICAS_MAX);
+    pb->id = group->id;
+    pb->departed = group->departed;
+    pb->members_index = group->members_index;
+    wire_put_parts(&pb->replicas, replicas, group->replica_count, group_put_replica, group);
+}
+
+bool msg__put_group(pb_ostream_t *stream, const pb_field_t *field, const struct config_group *group)
+{
     shardkv_v1_Group pb = shardkv_v1_Group_init_zero;
     struct wire_parts replicas;
-    pb.id = group->id;
-    pb.departed = group->departed;
-    wire_put_parts(&pb.replicas, &replicas, group->replica_count, group_put_replica, group);
+    msg__fill_group(&pb, &replicas, group);
     return wire_put_message(stream, field, shardkv_v1_Group_fields, &pb);
 }

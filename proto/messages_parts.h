@@ -57,9 +57,15 @@ void msg__put_response_header(bool *has, shardkv_v1_ResponseHeader *pb,
                               struct msg__response_out *out,
                               const struct msg_response_header *message);
 
-/* A Group, as Config and JoinRequest hold it: ids and texts are checked, what they mean is not. */
+/* A Group, as messages hold it: ids and texts are checked, what they mean is not. */
 int msg__group_decode(struct bytes bytes, struct config_group *out) MUST_USE;
 bool msg__put_group(pb_ostream_t *stream, const pb_field_t *field,
                     const struct config_group *group);
+/* The same, where a message holds exactly one. */
+void msg__bind_group(shardkv_v1_Group *pb, struct wire_list *replicas, struct wire_decoder *decoder,
+                     struct config_group *out);
+void msg__load_group(const shardkv_v1_Group *pb, struct config_group *out);
+void msg__fill_group(shardkv_v1_Group *pb, struct wire_parts *replicas,
+                     const struct config_group *group);
 
 #endif

@@ -11,11 +11,12 @@
 #define METHOD_KV_BATCH           "/shardkv.v1.Kv/Batch" /* both sides stream */
 #define METHOD_KV_SCAN            "/shardkv.v1.Kv/Scan"
 
-#define METHOD_CONTROLLER_JOIN  "/shardkv.v1.Controller/Join"
-#define METHOD_CONTROLLER_LEAVE "/shardkv.v1.Controller/Leave"
-#define METHOD_CONTROLLER_MOVE  "/shardkv.v1.Controller/Move"
-#define METHOD_CONTROLLER_QUERY "/shardkv.v1.Controller/Query"
-#define METHOD_CONTROLLER_WATCH "/shardkv.v1.Controller/Watch" /* both sides stream */
+#define METHOD_CONTROLLER_JOIN           "/shardkv.v1.Controller/Join"
+#define METHOD_CONTROLLER_LEAVE          "/shardkv.v1.Controller/Leave"
+#define METHOD_CONTROLLER_MOVE           "/shardkv.v1.Controller/Move"
+#define METHOD_CONTROLLER_UPDATE_MEMBERS "/shardkv.v1.Controller/UpdateMembers"
+#define METHOD_CONTROLLER_QUERY          "/shardkv.v1.Controller/Query"
+#define METHOD_CONTROLLER_WATCH          "/shardkv.v1.Controller/Watch" /* both sides stream */
 
 #define METHOD_ADMIN_STATUS        "/shardkv.v1.Admin/Status"
 #define METHOD_ADMIN_TRANSFER      "/shardkv.v1.Admin/Transfer"

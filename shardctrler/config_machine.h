@@ -4,7 +4,7 @@
  *
  * Commands (payload: u8 kind, then the body)
  *   CREATE  varint shard_count                the first leader's; later ones change nothing
- *   JOIN, LEAVE, MOVE                         the request message's bytes, as the client sent them
+ *   JOIN, LEAVE, MOVE, UPDATE_MEMBERS         the request message's bytes, as the client sent them
  * Results: the bytes of a ChangeResponse (none for CREATE).
  *
  * Thread-safe: one mutex; apply holds it for one batch. */
@@ -20,6 +20,7 @@ enum config_command {
     CONFIG_COMMAND_JOIN,
     CONFIG_COMMAND_LEAVE,
     CONFIG_COMMAND_MOVE,
+    CONFIG_COMMAND_UPDATE_MEMBERS,
 };
 
 enum {

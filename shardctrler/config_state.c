@@ -14,7 +14,7 @@
 #include <string.h>
 
 #define STATE_MAGIC   0x43564b53u /* "SKVC" */
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 
 enum { SESSION_ENCODED_BYTES_MAX = 1024 * 1024 };
 
@@ -102,13 +102,14 @@ static struct session *find_or_add_session(struct config_state *state, uint64_t 
 /* ---- commands
  * --------------------------------------------------------------------------------------------- */
 
-/* A decoded JOIN, LEAVE or MOVE. */
+/* A decoded JOIN, LEAVE, MOVE or UPDATE_MEMBERS. */
 struct change {
     enum config_command kind;
     union {
         struct msg_join_request join;
         struct msg_leave_request leave;
         struct msg_move_request move;
+        struct msg_update_members_request update;
     };
 };
 
@@ -126,6 +127,9 @@ static int change_decode(enum config_command kind, struct bytes body, struct cha
     case CONFIG_COMMAND_MOVE:
         *header = &out->move.header;
         return msg_move_request_decode(body, &out->move);
+    case CONFIG_COMMAND_UPDATE_MEMBERS:
+        *header = &out->update.header;
+        return msg_update_members_request_decode(body, &out->update);
     case CONFIG_COMMAND_CREATE:
         break;
     }
@@ -157,6 +161,9 @@ static uint32_t change_fingerprint(struct change *change, struct msg_request_hea
     case CONFIG_COMMAND_MOVE:
         msg_move_request_encode(&change->move, &bytes);
         break;
+    case CONFIG_COMMAND_UPDATE_MEMBERS:
+        msg_update_members_request_encode(&change->update, &bytes);
+        break;
     case CONFIG_COMMAND_CREATE:
         UNREACHABLE();
     }
@@ -166,6 +173,7 @@ static uint32_t change_fingerprint(struct change *change, struct msg_request_hea
     return fingerprint;
 }
 
+/* *out NULL: done, and nothing changes. */
 static int change_make(const struct change *change, const struct config *config,
                        struct config **out, char *why, size_t why_size)
 {
@@ -179,6 +187,8 @@ static int change_make(const struct change *change, const struct config *config,
     case CONFIG_COMMAND_MOVE:
         return transition_move(config, change->move.shard, change->move.group_id, out, why,
                                why_size);
+    case CONFIG_COMMAND_UPDATE_MEMBERS:
+        return transition_update_members(config, &change->update.group, out, why, why_size);
     case CONFIG_COMMAND_CREATE:
         break;
     }
@@ -198,14 +208,15 @@ static void answer(struct buf *result, int error, const char *why, uint64_t conf
     msg_change_response_encode(&response, result);
 }
 
-/* Executes and remembers. A refusal is remembered too: a retry must get the same answer. */
+/* Executes and remembers. A refusal is remembered too: a retry must get the same answer. True when
+ * a config was made. */
 static bool execute(struct config_state *state, const struct change *change, struct buf *result,
                     struct session *session, struct session_result *record)
 {
     char why[TEXT_BYTES_MAX] = "";
     struct config *next = NULL;
     int error = change_make(change, history_latest(state->history), &next, why, sizeof why);
-    if (error == 0) {
+    if (error == 0 && next != NULL) {
         error = history_append(state->history, next);
         if (error != 0) {
             config_free(next);
@@ -221,7 +232,7 @@ static bool execute(struct config_state *state, const struct change *change, str
         session_record(session, record);
     }
     answer(result, error, why, number);
-    return error == 0;
+    return next != NULL;
 }
 
 static bool apply_change(struct config_state *state, const struct sm_command *command,
@@ -289,7 +300,7 @@ bool config_state_apply(struct config_state *state, const struct sm_command *com
     struct change *change = mem_calloc(1, sizeof *change);
     struct msg_request_header *header = NULL;
     bool changed = false;
-    int error = kind > CONFIG_COMMAND_MOVE
+    int error = kind > CONFIG_COMMAND_UPDATE_MEMBERS
                     ? ERR_UNSUPPORTED
                     : change_decode((enum config_command)kind, body, change, &header);
     if (error == 0) {

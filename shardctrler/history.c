@@ -2,7 +2,8 @@
  *   FULL   the config, as config_encode writes it
  *   DELTA  varint count, count x { varint shard, varint owner }, then the active groups, as a
  * config without shards, when they differ from those before (a byte 1 and the sized bytes) or a
- * byte 0 and the config is transition_make() of the one before. */
+ * byte 0 and the config is transition_make() of the one before
+ *   MEMBERS  one group, as a config without shards: transition_make_members() of the one before */
 #include "shardctrler/history.h"
 
 #include "base/assert.h"
@@ -10,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECORD_FULL = 1, RECORD_DELTA = 2 };
+enum { RECORD_FULL = 1, RECORD_DELTA = 2, RECORD_MEMBERS = 3 };
 #define RECORD_BYTES_MAX (16u * 1024 * 1024)
 
 struct history {
@@ -48,15 +49,24 @@ static size_t active_groups(const struct config *config, struct config_group *ou
     return count;
 }
 
-/* The active groups alone, in the form of a config with one shard that nobody owns. */
+/* Groups alone, in the form of a config with one shard that nobody owns. */
+static void encode_bare(uint64_t number, struct config_group *groups, size_t group_count,
+                        struct buf *out)
+{
+    struct config *bare = config_create(number, 1);
+    bare->groups = groups;
+    bare->group_count = (uint32_t)group_count;
+    config_encode(bare, out);
+    bare->groups = NULL;
+    config_free(bare);
+}
+
 static void encode_groups(const struct config *config, struct buf *out)
 {
-    struct config *bare = config_create(config->number, 1);
-    free(bare->groups);
-    bare->groups = mem_calloc((size_t)config->group_count + 1, sizeof *bare->groups);
-    bare->group_count = (uint32_t)active_groups(config, bare->groups);
-    config_encode(bare, out);
-    config_free(bare);
+    struct config_group *groups = mem_calloc((size_t)config->group_count + 1, sizeof *groups);
+    size_t group_count = active_groups(config, groups);
+    encode_bare(config->number, groups, group_count, out);
+    free(groups);
 }
 
 static bool same_active_groups(const struct config *a, const struct config *b)
@@ -100,6 +110,57 @@ static void encode_delta(const struct config *before, const struct config *confi
     buf_deinit(&groups);
 }
 
+static bool same_group(const struct config_group *a, const struct config_group *b)
+{
+    if (a->id != b->id || a->departed != b->departed || a->members_index != b->members_index ||
+        a->replica_count != b->replica_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->replica_count; i++) {
+        if (a->replicas[i].id != b->replicas[i].id ||
+            strcmp(a->replicas[i].address, b->replicas[i].address) != 0) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The one group by which the two differ; NULL when they differ by more, or by none. */
+static struct config_group *changed_group(const struct config *before, const struct config *config)
+{
+    size_t tables_bytes = config->shard_count * sizeof *config->owners;
+    if (before->group_count != config->group_count ||
+        memcmp(before->owners, config->owners, tables_bytes) != 0 ||
+        memcmp(before->sources, config->sources, tables_bytes) != 0) {
+        return NULL;
+    }
+    struct config_group *changed = NULL;
+    for (uint32_t i = 0; i < config->group_count; i++) {
+        const struct config_group *was = &before->groups[i];
+        struct config_group *is = &config->groups[i];
+        if (same_group(was, is)) {
+            continue;
+        }
+        if (changed != NULL || was->id != is->id || was->departed != is->departed) {
+            return NULL;
+        }
+        changed = is;
+    }
+    return changed;
+}
+
+static void encode_difference(const struct config *before, const struct config *config,
+                              struct buf *out)
+{
+    struct config_group *changed = changed_group(before, config);
+    if (changed == NULL) {
+        encode_delta(before, config, out);
+    } else {
+        put_u8(out, RECORD_MEMBERS);
+        encode_bare(config->number, changed, 1, out);
+    }
+}
+
 /* Every shard belongs to one of these groups (ascending) or to nobody. */
 static bool owners_known(const uint64_t *owners, uint32_t shard_count,
                          const struct config_group *groups, size_t group_count)
@@ -115,6 +176,20 @@ static bool owners_known(const uint64_t *owners, uint32_t shard_count,
     return true;
 }
 
+static int decode_members(struct bytes bytes, const struct config *before, struct config **out)
+{
+    struct config *bare = NULL;
+    if (config_decode(bytes, &bare) != 0) {
+        return ERR_CORRUPT;
+    }
+    bool known = bare->group_count == 1 && config_find_group(before, bare->groups[0].id) != NULL;
+    if (known) {
+        *out = transition_make_members(before, &bare->groups[0]);
+    }
+    config_free(bare);
+    return known ? 0 : ERR_CORRUPT;
+}
+
 /* gives *out = what the record makes of `before` (NULL for a full one). */
 static int decode_record(struct bytes record, const struct config *before, struct config **out)
 {
@@ -123,7 +198,13 @@ static int decode_record(struct bytes record, const struct config *before, struc
     if (kind == RECORD_FULL) {
         return config_decode(get_bytes(&reader, reader_left(&reader)), out) == 0 ? 0 : ERR_CORRUPT;
     }
-    if (kind != RECORD_DELTA || before == NULL) {
+    if (before == NULL) {
+        return ERR_CORRUPT;
+    }
+    if (kind == RECORD_MEMBERS) {
+        return decode_members(get_bytes(&reader, reader_left(&reader)), before, out);
+    }
+    if (kind != RECORD_DELTA) {
         return ERR_CORRUPT;
     }
     uint64_t *owners = mem_dup(before->owners, before->shard_count * sizeof *owners);
@@ -206,7 +287,7 @@ int history_append(struct history *history, struct config *config)
     if (config->number % HISTORY_FULL_INTERVAL == 0) {
         encode_full(config, &record);
     } else {
-        encode_delta(history->latest, config, &record);
+        encode_difference(history->latest, config, &record);
     }
     add_record(history, &record);
     config_free(history->latest);

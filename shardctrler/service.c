@@ -151,6 +151,19 @@ static void handle_move(void *context, struct rpc_call *call, struct bytes reque
     propose_change(context, call, CONFIG_COMMAND_MOVE, &message.header, request);
 }
 
+static void handle_update_members(void *context, struct rpc_call *call, struct bytes request,
+                                  struct blob *owner)
+{
+    (void)owner;
+    struct msg_update_members_request message;
+    int error = msg_update_members_request_decode(request, &message);
+    if (error != 0) {
+        reply_change(context, call, error, NULL);
+        return;
+    }
+    propose_change(context, call, CONFIG_COMMAND_UPDATE_MEMBERS, &message.header, request);
+}
+
 /* ---- query
  * ----------------------------------------------------------------------------------------------------
  */
@@ -330,8 +343,11 @@ int service_attach(struct service *service, struct node *node, struct rpc_server
         const char *method;
         rpc_unary_fn handler;
     } methods[] = {
-        {METHOD_CONTROLLER_JOIN, handle_join}, {METHOD_CONTROLLER_LEAVE, handle_leave},
-        {METHOD_CONTROLLER_MOVE, handle_move}, {METHOD_CONTROLLER_QUERY, handle_query},
+        {METHOD_CONTROLLER_JOIN, handle_join},
+        {METHOD_CONTROLLER_LEAVE, handle_leave},
+        {METHOD_CONTROLLER_MOVE, handle_move},
+        {METHOD_CONTROLLER_QUERY, handle_query},
+        {METHOD_CONTROLLER_UPDATE_MEMBERS, handle_update_members},
         {METHOD_ADMIN_STATUS, handle_status},
     };
     for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {

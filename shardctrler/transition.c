@@ -4,7 +4,11 @@
  * none, the source it had under N (its last owner keeps it, frozen). Departed groups. A group that
  * is not active any more stays listed, with its addresses, in every config where some shard's
  * source it is and another group (or nobody) is that shard's owner: that shard may still have to be
- * fetched from it. A config thus holds everything its moves need. */
+ * fetched from it. A config thus holds everything its moves need.
+ *
+ * UpdateMembers makes the same config again with other replicas of one group: owners, sources and
+ * who is listed stay, so that nobody moves anything because of it, and a group that has left is
+ * found at its new addresses for as long as the config before would have listed it. */
 #include "shardctrler/transition.h"
 
 #include "base/assert.h"
@@ -83,6 +87,22 @@ struct config *transition_make(const struct config *config, const uint64_t *owne
     return next;
 }
 
+struct config *transition_make_members(const struct config *config,
+                                       const struct config_group *members)
+{
+    struct config *next = config_clone(config);
+    next->number = config->number + 1;
+    for (uint32_t i = 0; i < next->group_count; i++) {
+        struct config_group *group = &next->groups[i];
+        if (group->id == members->id) {
+            bool departed = group->departed;
+            *group = *members;
+            group->departed = departed;
+        }
+    }
+    return next;
+}
+
 static struct config *make_rebalanced(const struct config *config,
                                       const struct config_group *groups, size_t group_count)
 {
@@ -102,7 +122,7 @@ static struct config *make_rebalanced(const struct config *config,
  * -------------------------------------------------------------------------------------------------
  */
 
-static int check_new_group(const struct config_group *group, char *why, size_t why_size)
+static int check_group(const struct config_group *group, char *why, size_t why_size)
 {
     if (group->id == 0) {
         snprintf(why, why_size, "group id 0 is not allowed; ids start at 1");
@@ -179,7 +199,7 @@ int transition_join(const struct config *config, const struct config_group *grou
         return ERR_INVALID;
     }
     for (size_t i = 0; i < group_count; i++) {
-        int error = check_new_group(&groups[i], why, why_size);
+        int error = check_group(&groups[i], why, why_size);
         for (size_t j = 0; error == 0 && j < i; j++) {
             error = check_against(&groups[i], &groups[j], true, why, why_size);
         }
@@ -200,7 +220,8 @@ int transition_join(const struct config *config, const struct config_group *grou
     struct config_group *active = copy_active(config, group_count, &active_count);
     for (size_t i = 0; i < group_count; i++) {
         active[active_count] = groups[i];
-        active[active_count++].departed = false;
+        active[active_count].departed = false;
+        active[active_count++].members_index = 0; /* whoever leads it says which they are */
     }
     qsort(active, active_count, sizeof *active, by_group_id);
     *out = make_rebalanced(config, active, active_count);
@@ -275,5 +296,53 @@ int transition_move(const struct config *config, uint32_t shard, uint64_t group_
     *out = transition_make(config, owners, active, active_count);
     free(owners);
     free(active);
+    return 0;
+}
+
+/* ---- members
+ * ---------------------------------------------------------------------------------------------- */
+
+static bool same_replicas(const struct config_group *a, const struct config_group *b)
+{
+    if (a->replica_count != b->replica_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->replica_count; i++) {
+        bool found = false;
+        for (uint32_t j = 0; j < b->replica_count && !found; j++) {
+            found = a->replicas[i].id == b->replicas[j].id &&
+                    strcmp(a->replicas[i].address, b->replicas[j].address) == 0;
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Whether an address is another group's is not asked: these are what the group's own log has
+ * committed, and who is there now is who answers there. */
+int transition_update_members(const struct config *config, const struct config_group *members,
+                              struct config **out, char *why, size_t why_size)
+{
+    *out = NULL;
+    int error = check_group(members, why, why_size);
+    if (error != 0) {
+        return error;
+    }
+    if (members->members_index == 0) {
+        snprintf(why, why_size, "group %" PRIu64 ": members_index 0 is not an entry of its log",
+                 members->id);
+        return ERR_INVALID;
+    }
+    const struct config_group *listed = config_find_group(config, members->id);
+    if (listed == NULL) {
+        snprintf(why, why_size, "group %" PRIu64 " is not in config %" PRIu64, members->id,
+                 config->number);
+        return ERR_GROUP_UNKNOWN;
+    }
+    if (members->members_index > listed->members_index && !same_replicas(members, listed)) {
+        *out = transition_make_members(config, members);
+    }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* From one config to the next: what Join, Leave and Move make of it. Pure. Each validates first,
- * and on an error makes nothing and says in `why` what was wrong. */
+/* From one config to the next: what Join, Leave, Move and UpdateMembers make of it. Pure. Each
+ * validates first, and on an error makes nothing and says in `why` what was wrong. */
 #ifndef SHARDCTRLER_TRANSITION_H
 #define SHARDCTRLER_TRANSITION_H
 
@@ -14,10 +14,19 @@ int transition_leave(const struct config *config, const uint64_t *group_ids, siz
 int transition_move(const struct config *config, uint32_t shard, uint64_t group_id,
                     struct config **out, char *why, size_t why_size) MUST_USE;
 
-/* The part all three share, and how the history is replayed: the config after `config` with these
- * owners and these groups (active ones, ascending). Sources and departed groups follow from
+/* The replicas of `members`, and where in that group's log they stand, become those of the listed
+ * group, which may have left. *out NULL: there is nothing to change, since the config's own are as
+ * new or newer, or the same. */
+int transition_update_members(const struct config *config, const struct config_group *members,
+                              struct config **out, char *why, size_t why_size) MUST_USE;
+
+/* The part the first three share, and how the history is replayed: the config after `config` with
+ * these owners and these groups (active ones, ascending). Sources and departed groups follow from
  * `config`. gives. */
 struct config *transition_make(const struct config *config, const uint64_t *owners,
                                const struct config_group *groups, size_t group_count);
+/* The same for the fourth: one listed group has other replicas, all else stays. gives. */
+struct config *transition_make_members(const struct config *config,
+                                       const struct config_group *members);
 
 #endif

@@ -1,7 +1,7 @@
 /* Configs and the controller's state. First byte:
  *
- *   0  a Config as bytes: what decodes encodes to the same, and Join, Leave and Move with anything
- *      for arguments make configs that decode
+ *   0  a Config as bytes: what decodes encodes to the same, and Join, Leave, Move and UpdateMembers
+ *      with anything for arguments make configs that decode
  *   1  a controller's state as bytes, its checksum set right: what decodes encodes to the same, and
  *      every config of its history can be had and decodes
  *   2  commands applied one after the other, as a log may hold them; then the state as in 1 */
@@ -43,6 +43,7 @@ static void draw_group(struct reader *input, struct config_group *group)
 {
     memset(group, 0, sizeof *group);
     group->id = fuzz_choice(input, 8);
+    group->members_index = fuzz_choice(input, 8);
     group->replica_count = fuzz_choice(input, 4);
     for (uint32_t i = 0; i < group->replica_count; i++) {
         uint8_t what = get_u8(input);
@@ -52,13 +53,14 @@ static void draw_group(struct reader *input, struct config_group *group)
     }
 }
 
-/* NULL: refused, with words. */
+/* NULL: refused, with words, or nothing to change. */
 static struct config *change(const struct config *config, struct reader *input)
 {
     struct config *next = NULL;
     char why[200] = "";
     int error;
-    switch (fuzz_choice(input, 3)) {
+    bool may_keep = false;
+    switch (fuzz_choice(input, 4)) {
     case 0: {
         struct config_group groups[NEW_GROUPS_MAX];
         size_t count = fuzz_choice(input, NEW_GROUPS_MAX + 1);
@@ -78,12 +80,20 @@ static struct config *change(const struct config *config, struct reader *input)
                                  sizeof why);
         break;
     }
+    case 2: {
+        struct config_group members;
+        draw_group(input, &members);
+        error = transition_update_members(config, &members, &next, why, sizeof why);
+        may_keep = true;
+        break;
+    }
     default:
         error = transition_move(config, fuzz_choice(input, 32), fuzz_choice(input, 8), &next, why,
                                 sizeof why);
         break;
     }
-    ASSERT((error == 0) == (next != NULL));
+    ASSERT(error == 0 || next == NULL);
+    ASSERT(error != 0 || next != NULL || may_keep);
     ASSERT(error == 0 || why[0] != '\0');
     return next;
 }
@@ -164,7 +174,7 @@ static void draw_command(struct reader *input, struct buf *out)
                                         .sequence = fuzz_number(input),
                                         .acked_below = fuzz_choice(input, 16),
                                         .age_ms = fuzz_choice(input, 2) * fuzz_number(input)};
-    uint32_t kind = fuzz_choice(input, 6);
+    uint32_t kind = fuzz_choice(input, 7);
     put_u8(out, (uint8_t)kind);
     switch (kind) {
     case CONFIG_COMMAND_CREATE:
@@ -196,6 +206,12 @@ static void draw_command(struct reader *input, struct buf *out)
         struct msg_move_request move = {
             .header = header, .shard = fuzz_choice(input, 32), .group_id = fuzz_choice(input, 8)};
         msg_move_request_encode(&move, out);
+        break;
+    }
+    case CONFIG_COMMAND_UPDATE_MEMBERS: {
+        struct msg_update_members_request update = {.header = header};
+        draw_group(input, &update.group);
+        msg_update_members_request_encode(&update, out);
         break;
     }
     default:
@@ -262,9 +278,16 @@ static struct config *seed_config(uint64_t number)
         snprintf(group.replicas[0].address, sizeof group.replicas[0].address, "h:%u",
                  (unsigned)group.id);
         uint64_t id = group.id;
-        int error = config_find_group(config, id) == NULL
-                        ? transition_join(config, &group, 1, &next, why, sizeof why)
-                        : transition_leave(config, &id, 1, true, &next, why, sizeof why);
+        bool listed = config_find_group(config, id) != NULL;
+        int error;
+        if (listed && i % 2 == 0) {
+            group.members_index = i;
+            group.replicas[0].id = i;
+            error = transition_update_members(config, &group, &next, why, sizeof why);
+        } else {
+            error = listed ? transition_leave(config, &id, 1, true, &next, why, sizeof why)
+                           : transition_join(config, &group, 1, &next, why, sizeof why);
+        }
         if (error != 0) {
             error = transition_move(config, (uint32_t)i % 10, config->groups[0].id, &next, why,
                                     sizeof why);
@@ -277,15 +300,17 @@ static struct config *seed_config(uint64_t number)
     return config;
 }
 
-/* Of so many configs, with a session or none. */
+/* Of so many joins, with a session or none, and of one group that has other members since. */
 static void seed_state(uint64_t configs, struct buf *out)
 {
     struct config_state state;
     config_state_init(&state);
-    for (uint64_t index = 1; index <= configs + 1; index++) {
+    for (uint64_t index = 1; index <= configs + 2; index++) {
         struct buf payload;
         buf_init(&payload);
-        put_u8(&payload, index == 1 ? CONFIG_COMMAND_CREATE : CONFIG_COMMAND_JOIN);
+        put_u8(&payload, index == 1             ? CONFIG_COMMAND_CREATE
+                         : index == configs + 2 ? CONFIG_COMMAND_UPDATE_MEMBERS
+                                                : CONFIG_COMMAND_JOIN);
         struct config_group group = {.id = index, .replica_count = 1};
         group.replicas[0].id = 1;
         snprintf(group.replicas[0].address, sizeof group.replicas[0].address, "h:%u",
@@ -295,6 +320,11 @@ static void seed_state(uint64_t configs, struct buf *out)
                                         .groups = &group};
         if (index == 1) {
             put_varint(&payload, 4);
+        } else if (index == configs + 2) {
+            struct msg_update_members_request update = {.group = group};
+            update.group.id = 2;
+            update.group.members_index = 9;
+            msg_update_members_request_encode(&update, &payload);
         } else {
             msg_join_request_encode(&join, &payload);
         }

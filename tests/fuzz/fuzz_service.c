@@ -335,6 +335,13 @@ static void seed_rest(const char *method, struct buf *out)
     } else if (IS(METHOD_CONTROLLER_MOVE)) {
         header.sequence = 3;
         msg_move_request_encode(&(struct msg_move_request){header, 1, 4}, out);
+    } else if (IS(METHOD_CONTROLLER_UPDATE_MEMBERS)) {
+        struct msg_update_members_request update = {.header = header};
+        update.header.sequence = 4;
+        update.group = (struct config_group){.id = 4, .members_index = 2, .replica_count = 1};
+        update.group.replicas[0].id = 2;
+        snprintf(update.group.replicas[0].address, sizeof update.group.replicas[0].address, "h:2");
+        msg_update_members_request_encode(&update, out);
     } else if (IS(METHOD_CONTROLLER_QUERY)) {
         msg_query_request_encode(&(struct msg_query_request){.header = header, .latest = true},
                                  out);

@@ -205,6 +205,7 @@ static void fill_group(struct config_group *group, uint64_t id, struct rng *rng)
 {
     group->id = id;
     group->departed = false;
+    group->members_index = number(rng);
     group->replica_count = (uint32_t)rng_between(rng, 1, 3);
     for (uint32_t i = 0; i < group->replica_count; i++) {
         group->replicas[i].id = 1 + i + rng_below(rng, 1000) * 10;
@@ -263,6 +264,13 @@ static void fill_move_request(void *message, struct rng *rng)
     fill_request_header(&request->header, rng);
     request->shard = number_u32(rng);
     request->group_id = number(rng);
+}
+
+static void fill_update_members_request(void *message, struct rng *rng)
+{
+    struct msg_update_members_request *request = message;
+    fill_request_header(&request->header, rng);
+    fill_group(&request->group, number(rng), rng);
 }
 
 static void fill_change_response(void *message, struct rng *rng)
@@ -486,6 +494,7 @@ static void fill_peer_read_response(void *message, struct rng *rng)
     X(scan_request, "shardkv.v1.ScanRequest", "shardkv.proto")                                     \
     X(leave_request, "shardkv.v1.LeaveRequest", "shardkv.proto")                                   \
     X(move_request, "shardkv.v1.MoveRequest", "shardkv.proto")                                     \
+    X(update_members_request, "shardkv.v1.UpdateMembersRequest", "shardkv.proto")                  \
     X(change_response, "shardkv.v1.ChangeResponse", "shardkv.proto")                               \
     X(query_request, "shardkv.v1.QueryRequest", "shardkv.proto")                                   \
     X(watch_request, "shardkv.v1.WatchRequest", "shardkv.proto")                                   \

@@ -26,6 +26,7 @@ static struct config *sample(void)
     set_group(&config->groups[1], 200, 1);
     set_group(&config->groups[2], 300, GROUP_REPLICAS_MAX);
     config->groups[2].departed = true;
+    config->groups[1].members_index = 77;
     static const uint64_t owners[] = {100, 200, 200, 0};
     static const uint64_t sources[] = {100, 0, 300, 300};
     memcpy(config->owners, owners, sizeof(owners));
@@ -43,6 +44,7 @@ static void assert_configs_equal(const struct config *a, const struct config *b)
     for (uint32_t i = 0; i < a->group_count; i++) {
         assert_true(a->groups[i].id == b->groups[i].id);
         assert_int_equal(a->groups[i].departed, b->groups[i].departed);
+        assert_int_equal(a->groups[i].members_index, b->groups[i].members_index);
         assert_int_equal(a->groups[i].replica_count, b->groups[i].replica_count);
         for (uint32_t j = 0; j < a->groups[i].replica_count; j++) {
             assert_true(a->groups[i].replicas[j].id == b->groups[i].replicas[j].id);

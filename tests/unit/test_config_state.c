@@ -50,6 +50,25 @@ static struct msg_change_response run_join(struct fixture *fixture,
     return response;
 }
 
+/* Group `group` consists of one replica with this id, since this index of its log. */
+static struct msg_change_response run_update(struct fixture *fixture,
+                                             struct msg_request_header header, uint64_t group,
+                                             uint64_t index, uint64_t replica)
+{
+    struct msg_update_members_request request = {
+        .header = header, .group = {.id = group, .members_index = index, .replica_count = 1}};
+    request.group.replicas[0].id = replica;
+    snprintf(request.group.replicas[0].address, sizeof request.group.replicas[0].address,
+             "10.9.%u.%u:7000", (unsigned)group, (unsigned)replica);
+    struct buf body;
+    buf_init(&body);
+    msg_update_members_request_encode(&request, &body);
+    struct msg_change_response response =
+        run(fixture, CONFIG_COMMAND_UPDATE_MEMBERS, buf_view(&body));
+    buf_deinit(&body);
+    return response;
+}
+
 static void create(struct fixture *fixture, uint32_t shards)
 {
     struct buf body;
@@ -154,6 +173,78 @@ static void test_sequence_reused_or_stale_or_too_old_is_an_error(void **state)
     assert_int_equal(history_latest(fixture->state.history)->number, 1);
 }
 
+static uint64_t first_replica(const struct fixture *fixture, uint64_t group)
+{
+    return config_find_group(history_latest(fixture->state.history), group)->replicas[0].id;
+}
+
+static void test_members_that_are_not_newer_are_done_and_make_no_config(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct msg_request_header nobody = {0};
+    assert_int_equal(run_update(fixture, nobody, 1, 5, 4).header.error, ERR_GROUP_UNKNOWN);
+    run_join(fixture, nobody, 1);
+    struct msg_change_response response = run_update(fixture, nobody, 1, 5, 4);
+    assert_int_equal(response.header.error, 0);
+    assert_int_equal(response.config_number, 2);
+    assert_int_equal(first_replica(fixture, 1), 4);
+    for (uint64_t index = 5; index >= 1; index--) { /* again, and by leaders of former times */
+        response = run_update(fixture, nobody, 1, index, 9);
+        assert_int_equal(response.header.error, 0);
+        assert_int_equal(response.config_number, 2);
+        assert_int_equal(first_replica(fixture, 1), 4);
+    }
+    response = run_update(fixture, nobody, 1, 8, 4); /* newer, and the same */
+    assert_int_equal(response.header.error, 0);
+    assert_int_equal(history_latest(fixture->state.history)->number, 2);
+    assert_int_equal(run_update(fixture, nobody, 1, 7, 6).config_number, 3);
+}
+
+static void test_members_are_answered_once_to_a_client_that_repeats_itself(void **state)
+{
+    struct fixture *fixture = *state;
+    run_join(fixture, (struct msg_request_header){0}, 1);
+    struct msg_request_header header = {.client_id = 5, .sequence = 1, .acked_below = 1};
+    assert_int_equal(run_update(fixture, header, 1, 5, 4).config_number, 2);
+    assert_int_equal(run_update(fixture, header, 1, 5, 4).config_number, 2);
+    assert_int_equal(run_update(fixture, header, 1, 6, 7).header.error, ERR_SEQUENCE_REUSED);
+}
+
+/* A replica that has replayed the log and one that was given the state are equal, and go on so. */
+static void test_members_survive_a_snapshot_and_old_ones_stay_refused(void **state)
+{
+    struct fixture *fixture = *state;
+    const struct msg_request_header nobody = {0};
+    run_join(fixture, nobody, 1);
+    run_join(fixture, nobody, 2);
+    run_update(fixture, nobody, 1, 30, 4);
+    struct buf bytes, first, second;
+    buf_init(&bytes);
+    buf_init(&first);
+    buf_init(&second);
+    struct fixture other = {.index = fixture->index};
+    config_state_init(&other.state);
+    config_state_encode(&fixture->state, &bytes);
+    assert_int_equal(config_state_decode(buf_view(&bytes), &other.state), 0);
+    struct fixture *both[] = {fixture, &other};
+    for (size_t i = 0; i < 2; i++) {
+        assert_int_equal(run_update(both[i], nobody, 1, 29, 9).config_number, 3);
+        assert_int_equal(first_replica(both[i], 1), 4);
+        assert_int_equal(run_update(both[i], nobody, 1, 31, 5).config_number, 4);
+    }
+    config_state_encode(&fixture->state, &first);
+    config_state_encode(&other.state, &second);
+    assert_true(bytes_equal(buf_view(&first), buf_view(&second)));
+    struct config *config = NULL;
+    assert_int_equal(history_get(other.state.history, 3, &config), 0);
+    assert_int_equal(config_find_group(config, 1)->members_index, 30);
+    config_free(config);
+    config_state_deinit(&other.state);
+    buf_deinit(&bytes);
+    buf_deinit(&first);
+    buf_deinit(&second);
+}
+
 static void test_sessions_full_refuses_until_idle_ones_expire(void **state)
 {
     struct fixture *fixture = *state;
@@ -210,6 +301,12 @@ int main(void)
             test_retry_of_a_refusal_is_refused_again_though_it_would_now_pass, setup, teardown),
         cmocka_unit_test_setup_teardown(test_sequence_reused_or_stale_or_too_old_is_an_error, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(test_members_that_are_not_newer_are_done_and_make_no_config,
+                                        setup, teardown),
+        cmocka_unit_test_setup_teardown(
+            test_members_are_answered_once_to_a_client_that_repeats_itself, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_members_survive_a_snapshot_and_old_ones_stay_refused,
+                                        setup, teardown),
         cmocka_unit_test_setup_teardown(test_sessions_full_refuses_until_idle_ones_expire, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(test_encode_decode_keeps_everything_and_any_flip_is_found,

@@ -15,7 +15,12 @@ static struct config *random_next(struct rng *rng, const struct config *config)
     uint64_t id = rng_between(rng, 1, 8);
     const struct config_group *group = config_find_group(config, id);
     int error;
-    if (group == NULL || group->departed) {
+    if (group != NULL && rng_chance(rng, 1, 3)) { /* also of one that has left */
+        struct config_group members = test_group(id);
+        members.members_index = group->members_index + rng_between(rng, 1, 1000);
+        members.replicas[rng_below(rng, 3)].id = 100 + members.members_index;
+        error = transition_update_members(config, &members, &next, why, sizeof why);
+    } else if (group == NULL || group->departed) {
         struct config_group fresh = test_group(id);
         error = transition_join(config, &fresh, 1, &next, why, sizeof why);
     } else if (rng_chance(rng, 1, 2)) {
@@ -148,12 +153,46 @@ static int decode_two(uint64_t first_number, uint64_t owner)
     return error;
 }
 
+/* The same, and the second says that the first's group 1 has other members; `known` of it. */
+static int decode_members_of(bool known)
+{
+    struct buf bytes, record;
+    buf_init(&bytes);
+    buf_init(&record);
+    struct config *first = config_create(0, SHARDS);
+    struct config *bare = config_create(1, 1);
+    struct config_group group = test_group(1);
+    first->groups = mem_dup(&group, sizeof group);
+    bare->groups = mem_dup(&group, sizeof group);
+    first->group_count = known ? 1 : 0;
+    bare->group_count = 1;
+    put_varint(&bytes, 2);
+    put_u8(&record, 1);
+    config_encode(first, &record);
+    put_sized(&bytes, buf_view(&record));
+    buf_clear(&record);
+    put_u8(&record, 3);
+    config_encode(bare, &record);
+    put_sized(&bytes, buf_view(&record));
+    struct reader reader = reader_of(buf_view(&bytes));
+    struct history *history = NULL;
+    int error = history_decode(&reader, &history);
+    history_destroy(history);
+    config_free(first);
+    config_free(bare);
+    buf_deinit(&record);
+    buf_deinit(&bytes);
+    return error;
+}
+
 static void test_history_that_cannot_be_is_refused(void **state)
 {
     (void)state;
     assert_int_equal(decode_two(0, 0), 0);
     assert_int_equal(decode_two(1, 0), ERR_CORRUPT); /* config 1 in the place of config 0 */
     assert_int_equal(decode_two(0, 9), ERR_CORRUPT); /* nobody is group 9 */
+    assert_int_equal(decode_members_of(true), 0);
+    assert_int_equal(decode_members_of(false), ERR_CORRUPT);
 }
 
 int main(void)

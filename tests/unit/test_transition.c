@@ -43,6 +43,37 @@ static void move(struct config **config, uint32_t shard, uint64_t id)
     assert_int_equal((*config)->owners[shard], id);
 }
 
+/* Group `id` on machines of its own, the first of which has this number. */
+static struct config_group members_of(uint64_t id, uint32_t first, uint64_t index)
+{
+    struct config_group members = {.id = id, .members_index = index, .replica_count = 2};
+    for (uint32_t i = 0; i < 2; i++) {
+        members.replicas[i].id = first + i;
+        snprintf(members.replicas[i].address, sizeof members.replicas[i].address, "10.9.%u.%u:7000",
+                 (unsigned)id, first + i);
+    }
+    return members;
+}
+
+static void update(struct config **config, const struct config_group *members)
+{
+    char why[256];
+    struct config *next = NULL;
+    int error = transition_update_members(*config, members, &next, why, sizeof why);
+    assert_non_null(next);
+    step(config, error, next);
+}
+
+static int update_error(const struct config *config, const struct config_group *members)
+{
+    char why[256] = "";
+    struct config *next = NULL;
+    int error = transition_update_members(config, members, &next, why, sizeof why);
+    assert_null(next);
+    assert_true(error == 0 || why[0] != '\0');
+    return error;
+}
+
 static void test_join_first_group_owns_all_and_data_comes_from_nobody(void **state)
 {
     (void)state;
@@ -205,6 +236,108 @@ static void test_leave_and_move_bad_input_is_refused(void **state)
     config_free(config);
 }
 
+static void test_update_members_changes_addresses_and_nothing_else(void **state)
+{
+    (void)state;
+    struct config *config = config_create(0, SHARDS);
+    join(&config, 1);
+    join(&config, 2);
+    move(&config, 0, 2); /* not balanced: what is made of it must not be rebalanced */
+    move(&config, 1, 2);
+    struct config *before = config_clone(config);
+    struct config_group members = members_of(2, 4, 17);
+    members.departed = true; /* says nothing */
+    update(&config, &members);
+    assert_memory_equal(config->owners, before->owners, SHARDS * sizeof *config->owners);
+    assert_memory_equal(config->sources, before->sources, SHARDS * sizeof *config->sources);
+    assert_int_equal(config->group_count, 2);
+    const struct config_group *group = config_find_group(config, 2);
+    assert_false(group->departed);
+    assert_int_equal(group->members_index, 17);
+    assert_int_equal(group->replica_count, 2);
+    assert_int_equal(group->replicas[1].id, 5);
+    assert_string_equal(group->replicas[1].address, "10.9.2.5:7000");
+    assert_string_equal(config_find_group(config, 1)->replicas[0].address, "10.0.1.1:7000");
+    config_free(before);
+    config_free(config);
+}
+
+static void test_update_members_not_newer_or_the_same_changes_nothing(void **state)
+{
+    (void)state;
+    struct config *config = config_create(0, SHARDS);
+    join(&config, 1);
+    struct config_group members = members_of(1, 4, 17);
+    update(&config, &members);
+    struct config_group other = members_of(1, 6, 17);
+    assert_int_equal(update_error(config, &other), 0); /* the same index */
+    other.members_index = 16;
+    assert_int_equal(update_error(config, &other), 0); /* a lower one */
+    members.members_index = 18;
+    assert_int_equal(update_error(config, &members), 0); /* a higher one, the same replicas */
+    struct config_replica first = members.replicas[0];
+    members.replicas[0] = members.replicas[1];
+    members.replicas[1] = first;
+    assert_int_equal(update_error(config, &members), 0); /* in another order */
+    other.members_index = 18;
+    update(&config, &other);
+    other.replica_count = 1; /* fewer */
+    other.members_index = 19;
+    update(&config, &other);
+    assert_int_equal(config_find_group(config, 1)->replica_count, 1);
+    config_free(config);
+}
+
+static void test_update_members_of_who_has_left_while_listed(void **state)
+{
+    (void)state;
+    struct config *config = config_create(0, SHARDS);
+    join(&config, 1);
+    join(&config, 2);
+    leave(&config, 1, false);
+    struct config_group members = members_of(1, 4, 17);
+    update(&config, &members);
+    const struct config_group *group = config_find_group(config, 1);
+    assert_true(group->departed);
+    assert_string_equal(group->replicas[0].address, "10.9.1.4:7000");
+    struct config_group two = members_of(2, 4, 9);
+    update(&config, &two); /* another group's does not take it off the list */
+    assert_string_equal(config_find_group(config, 1)->replicas[0].address, "10.9.1.4:7000");
+    join(&config, 1); /* as its administrator says */
+    group = config_find_group(config, 1);
+    assert_int_equal(group->members_index, 0);
+    assert_string_equal(group->replicas[0].address, "10.0.1.1:7000");
+    update(&config, &members); /* what its log says is news again */
+    assert_string_equal(config_find_group(config, 1)->replicas[0].address, "10.9.1.4:7000");
+    config_free(config);
+}
+
+static void test_update_members_refuses_what_cannot_be(void **state)
+{
+    (void)state;
+    struct config *config = config_create(0, SHARDS);
+    join(&config, 1);
+    struct config_group members = members_of(7, 4, 17);
+    assert_int_equal(update_error(config, &members), ERR_GROUP_UNKNOWN);
+    members = members_of(1, 4, 0);
+    assert_int_equal(update_error(config, &members), ERR_INVALID);
+    members = members_of(1, 4, 17);
+    members.replica_count = 0;
+    assert_int_equal(update_error(config, &members), ERR_INVALID);
+    members = members_of(1, 4, 17);
+    members.replicas[1].id = 4;
+    assert_int_equal(update_error(config, &members), ERR_INVALID);
+    members = members_of(1, 0, 17);
+    assert_int_equal(update_error(config, &members), ERR_INVALID);
+    members = members_of(1, 4, 17);
+    memcpy(members.replicas[1].address, members.replicas[0].address, ADDRESS_BYTES_MAX);
+    assert_int_equal(update_error(config, &members), ERR_ADDRESS_IN_USE);
+    members = members_of(1, 4, 17);
+    memcpy(members.replicas[1].address, "nowhere", sizeof "nowhere");
+    assert_int_equal(update_error(config, &members), ERR_INVALID);
+    config_free(config);
+}
+
 /* A departed group's data is at its source: following owners and sources alone, every shard's data
  * can be found. */
 static void test_random_walk_never_loses_a_source(void **state)
@@ -259,6 +392,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_departed_group_is_given_nothing),
+        cmocka_unit_test(test_update_members_changes_addresses_and_nothing_else),
+        cmocka_unit_test(test_update_members_not_newer_or_the_same_changes_nothing),
+        cmocka_unit_test(test_update_members_of_who_has_left_while_listed),
+        cmocka_unit_test(test_update_members_refuses_what_cannot_be),
         cmocka_unit_test(test_join_first_group_owns_all_and_data_comes_from_nobody),
         cmocka_unit_test(test_join_second_group_takes_half_and_names_the_source),
         cmocka_unit_test(test_leave_keeps_the_departed_group_while_its_data_is_wanted),
