@@ -90,6 +90,7 @@ static enum server_exit open_node(struct program *program)
     char why[WHY_BYTES] = "";
     struct state_machine machine = kv_machine_ops(program->machine);
     struct node_observer observer = {.role_changed = mover_runtime_role_changed,
+                                     .members_committed = mover_runtime_members_committed,
                                      .context = program->mover};
     int error = node_create(&program->server.node, &machine, &observer, program->server.rpc,
                             &program->node, why, sizeof why);

@@ -33,6 +33,8 @@ void mover_action_deinit(struct mover_action *action)
 {
     buf_deinit(&action->payload);
     buf_deinit(&action->after_row);
+    free(action->members);
+    action->members = NULL;
 }
 
 /* ---- tasks and actions
@@ -54,7 +56,7 @@ struct task *mover__task_waiting_for(struct mover *mover, uint64_t id)
     return NULL;
 }
 
-static struct mover_action *action_add(struct mover *mover, struct task *task,
+struct mover_action *mover__action_add(struct mover *mover, struct task *task,
                                        enum mover_action_kind kind)
 {
     ASSERT(task->waiting_id == 0);
@@ -74,7 +76,7 @@ static struct mover_action *action_add(struct mover *mover, struct task *task,
 
 void mover__propose(struct mover *mover, struct task *task, const struct kv_command *command)
 {
-    kv_command_encode(command, &action_add(mover, task, MOVER_PROPOSE)->payload);
+    kv_command_encode(command, &mover__action_add(mover, task, MOVER_PROPOSE)->payload);
 }
 
 /* A random wait within [half, whole] of a span that doubles with every failure. */
@@ -136,19 +138,27 @@ void mover__peer_failed(struct mover *mover, struct peer *peer, uint64_t now_ns)
     metric_add(&move_call_failed_count, 1);
 }
 
-/* Replicas of the task's source: as the config has them, or for a drop as they were when the shard
- * was installed. */
+static bool listed_in(struct config_share *config, uint64_t id, struct config_group *out)
+{
+    const struct config_group *group =
+        config == NULL ? NULL : config_find_group(config_share_get(config), id);
+    if (group == NULL || group->replica_count == 0) {
+        return false;
+    }
+    *out = *group;
+    return true;
+}
+
+/* Replicas of the task's source: as the newest config has them that still lists it, or for a drop
+ * as they were when the shard was installed. */
 static bool source_group(const struct mover *mover, const struct task *task,
                          struct config_group *out)
 {
     const struct kv_table *table = mover->table;
-    if (table->config != NULL) {
-        const struct config_group *group =
-            config_find_group(config_share_get(table->config), task->source);
-        if (group != NULL && group->replica_count > 0) {
-            *out = *group;
-            return true;
-        }
+    bool ahead = mover->newest != NULL && mover->latest > table->config_number;
+    if ((ahead && listed_in(mover->newest, task->source, out)) ||
+        listed_in(table->config, task->source, out)) {
+        return true;
     }
     for (uint32_t i = 0; i < table->pending_count; i++) {
         const struct pending_drop *drop = &table->pending[i];
@@ -169,7 +179,7 @@ static struct mover_action *call(struct mover *mover, struct task *task, enum mo
         return NULL;
     }
     struct peer *peer = mover__peer_of(mover, task->source);
-    struct mover_action *action = action_add(mover, task, MOVER_CALL);
+    struct mover_action *action = mover__action_add(mover, task, MOVER_CALL);
     const char *address = peer->leader[0] != '\0'
                               ? peer->leader
                               : group.replicas[peer->next_replica % group.replica_count].address;
@@ -195,7 +205,7 @@ static void run_config(struct mover *mover, struct task *task, uint64_t now_ns)
     if ((!known && now_ns < mover->next_poll_ns) || !kv_table_is_settled(mover->table)) {
         return;
     }
-    struct mover_action *action = action_add(mover, task, MOVER_FETCH_CONFIG);
+    struct mover_action *action = mover__action_add(mover, task, MOVER_FETCH_CONFIG);
     action->number = mover->table->config_number + 1;
     task->number = action->number;
 }
@@ -307,6 +317,9 @@ static void task_run(struct mover *mover, struct task *task, uint64_t now_ns)
     case TASK_STEP:
         run_step(mover, task);
         return;
+    case TASK_MEMBERS:
+        mover__run_members(mover, task);
+        return;
     case TASK_FREE:
         break;
     }
@@ -390,6 +403,9 @@ static void find_work(struct mover *mover, uint64_t now_ns)
     }
     if (count_tasks(mover, TASK_EXPIRE) == 0) {
         task_begin(mover, TASK_EXPIRE, 0, 0, 0);
+    }
+    if (count_tasks(mover, TASK_MEMBERS) == 0) {
+        task_begin(mover, TASK_MEMBERS, 0, 0, 0);
     }
     uint32_t pulls = count_tasks(mover, TASK_PULL);
     uint32_t steps = count_tasks(mover, TASK_STEP);
@@ -477,6 +493,8 @@ static void forget(struct mover *mover)
     mover->peer_count = 0;
     mover->next_poll_ns = 0;
     mover->expire_shard = 0;
+    mover->told_index = 0;
+    mover->told_number = 0;
 }
 
 void mover_destroy(struct mover *mover)
@@ -486,6 +504,7 @@ void mover_destroy(struct mover *mover)
     }
     forget(mover);
     kv_table_unref(mover->table);
+    config_share_unref(mover->newest);
     free(mover->peers);
     free(mover);
 }
@@ -505,9 +524,12 @@ void mover_set_table(struct mover *mover, struct kv_table *table)
     kv_table_unref(old);
 }
 
-void mover_set_latest(struct mover *mover, uint64_t config_number)
+void mover_set_newest(struct mover *mover, struct config_share *config)
 {
-    if (config_number > mover->latest) {
-        mover->latest = config_number;
+    uint64_t number = config_share_get(config)->number;
+    if (mover->newest == NULL || number > mover->latest) {
+        config_share_unref(mover->newest);
+        mover->newest = config_share_ref(config);
+        mover->latest = number;
     }
 }

@@ -10,6 +10,8 @@
  *   a shard DROPPING                        STEP ...
  *   a pending drop                          Drop -> DROP_CONFIRMED
  *   sessions                                EXPIRE, round after round
+ *   other replicas of this group listed     UPDATE_MEMBERS, told to the controllers
+ *   in the newest config than its log has
  *
  * One source group that does not answer holds up nobody else: its tasks give their places back and
  * it is asked again after a back-off. */
@@ -17,6 +19,7 @@
 #define SHARDKV_MOVER_H
 
 #include "base/rng.h"
+#include "raft/core/types.h"
 #include "shardkv/kv_table.h"
 
 struct mover;
@@ -37,16 +40,18 @@ enum {
     MOVER_PULLS_MAX = 4,
     MOVER_DROPS_MAX = 4,
     MOVER_STEPS_MAX = 2,
-    MOVER_TASKS_MAX = MOVER_PULLS_MAX + MOVER_DROPS_MAX + MOVER_STEPS_MAX + 2,
+    MOVER_TASKS_MAX = MOVER_PULLS_MAX + MOVER_DROPS_MAX + MOVER_STEPS_MAX + 3,
 };
 
-enum mover_action_kind { MOVER_PROPOSE = 1, MOVER_CALL, MOVER_FETCH_CONFIG };
+enum mover_action_kind { MOVER_PROPOSE = 1, MOVER_CALL, MOVER_FETCH_CONFIG, MOVER_UPDATE_MEMBERS };
 enum mover_verb { MOVER_OPEN = 1, MOVER_READ, MOVER_FREEZE, MOVER_DROP };
 
 struct mover_action {
     enum mover_action_kind kind;
-    uint64_t id;          /* goes back with the answer; every action wants exactly one */
-    struct buf payload;   /* PROPOSE: given */
+    uint64_t id;        /* goes back with the answer; every action wants exactly one */
+    struct buf payload; /* PROPOSE: given */
+    /* UPDATE_MEMBERS: given */
+    struct config_group *members;
     uint64_t number;      /* FETCH_CONFIG, CALL */
     enum mover_verb verb; /* CALL, and all below */
     char address[ADDRESS_BYTES_MAX];
@@ -79,11 +84,20 @@ void mover_destroy(struct mover *mover);
 void mover_set_leader(struct mover *mover, bool leader);
 void mover_set_table(struct mover *mover,
                      struct kv_table *table); /* takes a reference of its own */
-void mover_set_latest(struct mover *mover, uint64_t config_number);
+/* The newest config that is known; takes a reference of its own. Older ones than it has are
+ * ignored. Groups are asked at the addresses that it lists, whatever config their shards move
+ * under: a group may have been replaced, replica by replica, since that one was made. */
+void mover_set_newest(struct mover *mover, struct config_share *config);
+/* The group's newest committed membership; never one that may yet be undone. Copies. Older ones
+ * than it has are ignored. */
+void mover_set_members(struct mover *mover, const struct raft_membership *members);
 
 /* Answers. `config`: the bytes of Config, empty on an error. `answer`: what the command was
  * answered with. */
 void mover_fetched(struct mover *mover, uint64_t id, int error, struct bytes config,
+                   uint64_t now_ns);
+/* `config_number`: of the answer. */
+void mover_updated(struct mover *mover, uint64_t id, int error, uint64_t config_number,
                    uint64_t now_ns);
 void mover_proposed(struct mover *mover, uint64_t id, int error, int answer, uint64_t now_ns);
 void mover_replied(struct mover *mover, uint64_t id, const struct mover_reply *reply,

@@ -11,12 +11,20 @@ enum {
     FAILURES_COUNTED_MAX = 16,
 };
 
-enum task_kind { TASK_FREE = 0, TASK_CONFIG, TASK_EXPIRE, TASK_PULL, TASK_DROP, TASK_STEP };
+enum task_kind {
+    TASK_FREE = 0,
+    TASK_CONFIG,
+    TASK_EXPIRE,
+    TASK_PULL,
+    TASK_DROP,
+    TASK_STEP,
+    TASK_MEMBERS
+};
 
 struct task {
     enum task_kind kind;
     uint32_t shard;
-    uint64_t number;
+    uint64_t number;      /* of a config; MEMBERS: the index that was told */
     uint64_t source;      /* PULL, DROP: the group that is asked */
     bool opened;          /* PULL: the source said that it is ready */
     bool confirming;      /* DROP: the source has dropped */
@@ -46,7 +54,11 @@ struct mover {
     struct rng rng;
     bool leader;
     struct kv_table *table;
-    uint64_t latest;
+    struct config_share *newest; /* NULL: none is known but the table's */
+    uint64_t latest;             /* its number */
+    struct raft_membership members;
+    uint64_t told_index; /* of the members that the controllers took last from this leader */
+    uint64_t told_number;
     uint64_t next_id;
     uint32_t next_shard; /* where the search for work goes on, so that every shard gets its turn */
     uint32_t expire_shard;
@@ -64,6 +76,9 @@ void mover__task_end(struct task *task);
 struct task *mover__task_waiting_for(struct mover *mover,
                                      uint64_t id); /* NULL: nobody waits for it any more */
 void mover__task_back_off(struct mover *mover, struct task *task, uint64_t now_ns);
+struct mover_action *mover__action_add(struct mover *mover, struct task *task,
+                                       enum mover_action_kind kind);
+void mover__run_members(struct mover *mover, struct task *task); /* mover_members.c */
 void mover__propose(struct mover *mover, struct task *task, const struct kv_command *command);
 struct peer *mover__peer_of(struct mover *mover, uint64_t id); /* until the next call of it */
 /* Not to be asked for a while; failed: nor at the same replica. */

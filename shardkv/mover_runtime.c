@@ -12,6 +12,7 @@
 #include "shardkv/kv_command.h"
 #include "shardkv/mover.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +21,7 @@
 
 #define FETCH_TIMEOUT_NS (5 * NS_PER_S)
 
-enum event_kind { EVENT_PROPOSED = 1, EVENT_REPLIED, EVENT_FETCHED };
+enum event_kind { EVENT_PROPOSED = 1, EVENT_REPLIED, EVENT_FETCHED, EVENT_UPDATED };
 
 struct event {
     enum event_kind kind;
@@ -28,6 +29,7 @@ struct event {
     uint64_t id;
     int error;
     int answer;           /* PROPOSED */
+    uint64_t number;      /* UPDATED */
     enum mover_verb verb; /* REPLIED */
     struct buf bytes;     /* REPLIED: the response; FETCHED: the config */
     struct event *next;
@@ -58,8 +60,9 @@ struct mover_runtime {
     uint32_t under_way; /* calls and proposals whose event has not come */
     bool table_changed;
     bool leader;
-    bool lost_leadership; /* since the thread last looked */
-    uint64_t latest;
+    bool lost_leadership;        /* since the thread last looked */
+    struct config_share *newest; /* NULL: none yet */
+    struct raft_membership members;
     bool stopping;
 };
 
@@ -120,15 +123,28 @@ void mover_runtime_role_changed(void *context, enum node_role role, uint64_t ter
     pthread_mutex_unlock(&runtime->mutex);
 }
 
+void mover_runtime_members_committed(void *context, const struct raft_membership *membership)
+{
+    struct mover_runtime *runtime = context;
+    pthread_mutex_lock(&runtime->mutex);
+    runtime->members = *membership;
+    runtime->table_changed = true;
+    pthread_cond_broadcast(&runtime->changed);
+    pthread_mutex_unlock(&runtime->mutex);
+}
+
 static void config_changed(void *context, const struct config *config)
 {
     struct mover_runtime *runtime = context;
     kv_service_learn_config(runtime->service, config);
+    struct config_share *share = config_share_create(config_clone(config));
     pthread_mutex_lock(&runtime->mutex);
-    runtime->latest = config->number;
+    struct config_share *old = runtime->newest;
+    runtime->newest = share;
     runtime->table_changed = true;
     pthread_cond_broadcast(&runtime->changed);
     pthread_mutex_unlock(&runtime->mutex);
+    config_share_unref(old);
 }
 
 /* ---- carrying out
@@ -191,6 +207,45 @@ static void do_fetch(struct mover_runtime *runtime, const struct mover_action *a
     msg_query_request_encode(&request, &bytes);
     int error = controller_client_call(runtime->controllers, METHOD_CONTROLLER_QUERY, &bytes,
                                        now_ns + FETCH_TIMEOUT_NS, fetch_done, event);
+    if (error != 0) {
+        buf_deinit(&bytes);
+        event->error = error;
+        event_post(event);
+    }
+}
+
+static void update_done(void *context, int error, const char *text, struct bytes reply)
+{
+    struct event *event = context;
+    struct msg_change_response response = {0};
+    event->error = error;
+    if (error == 0) {
+        event->error = msg_change_response_decode(reply, &response);
+        event->number = response.config_number;
+    }
+    if (event->error == 0) {
+        event->error = response.header.error;
+    }
+    if (event->error == 0) {
+        log_event(LOG_INFO, "members.told", "config=%" PRIu64, event->number);
+    } else {
+        log_event(LOG_INFO, "members.not_told", "error=%s text=\"%.200s\"", err_name(event->error),
+                  text);
+    }
+    event_post(event);
+}
+
+/* Without a session: executed twice, or late, it is not newer than what is there. */
+static void do_update(struct mover_runtime *runtime, const struct mover_action *action,
+                      uint64_t now_ns)
+{
+    struct event *event = event_begin(runtime, EVENT_UPDATED, action->id);
+    struct msg_update_members_request request = {
+        .header = {.cluster_id = runtime->options.cluster_id}, .group = *action->members};
+    struct buf bytes = {0};
+    msg_update_members_request_encode(&request, &bytes);
+    int error = controller_client_call(runtime->controllers, METHOD_CONTROLLER_UPDATE_MEMBERS,
+                                       &bytes, now_ns + FETCH_TIMEOUT_NS, update_done, event);
     if (error != 0) {
         buf_deinit(&bytes);
         event->error = error;
@@ -300,6 +355,9 @@ static void carry_out(struct mover_runtime *runtime, uint64_t now_ns)
         case MOVER_FETCH_CONFIG:
             do_fetch(runtime, &action, now_ns);
             break;
+        case MOVER_UPDATE_MEMBERS:
+            do_update(runtime, &action, now_ns);
+            break;
         }
         mover_action_deinit(&action);
     }
@@ -354,6 +412,9 @@ static void feed(struct mover_runtime *runtime, struct event *event, uint64_t no
         case EVENT_FETCHED:
             mover_fetched(runtime->mover, event->id, event->error, buf_view(&event->bytes), now_ns);
             break;
+        case EVENT_UPDATED:
+            mover_updated(runtime->mover, event->id, event->error, event->number, now_ns);
+            break;
         }
         event_free(event);
         event = next;
@@ -386,7 +447,8 @@ static void *run(void *context)
         runtime->last = &runtime->first;
         bool lost = runtime->lost_leadership;
         bool leader = runtime->leader;
-        uint64_t latest = runtime->latest;
+        struct config_share *newest = config_share_ref(runtime->newest);
+        struct raft_membership members = runtime->members;
         runtime->lost_leadership = false;
         runtime->table_changed = false;
         pthread_mutex_unlock(&runtime->mutex);
@@ -396,7 +458,11 @@ static void *run(void *context)
             mover_set_leader(runtime->mover, false);
         }
         mover_set_leader(runtime->mover, leader);
-        mover_set_latest(runtime->mover, latest);
+        if (newest != NULL) {
+            mover_set_newest(runtime->mover, newest);
+            config_share_unref(newest);
+        }
+        mover_set_members(runtime->mover, &members);
         struct kv_table *table = kv_machine_table(runtime->machine);
         mover_set_table(runtime->mover, table);
         kv_table_unref(table);
@@ -491,6 +557,7 @@ void mover_runtime_destroy(struct mover_runtime *runtime)
         event = next;
     }
     mover_destroy(runtime->mover);
+    config_share_unref(runtime->newest);
     pthread_cond_destroy(&runtime->changed);
     pthread_mutex_destroy(&runtime->mutex);
     free(runtime);

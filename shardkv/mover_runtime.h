@@ -35,6 +35,7 @@ void mover_runtime_destroy(struct mover_runtime *runtime);
 /* For kv_machine_options.changed and node_observer; any thread, never block. `context` is the
  * runtime. */
 void mover_runtime_table_changed(void *context);
+void mover_runtime_members_committed(void *context, const struct raft_membership *membership);
 void mover_runtime_role_changed(void *context, enum node_role role, uint64_t term,
                                 uint64_t leader_id, const char *leader_address);
 

@@ -68,6 +68,9 @@ enum node_role { NODE_FOLLOWER = 1, NODE_CANDIDATE, NODE_LEADER, NODE_LEARNER };
 struct node_observer {
     void (*role_changed)(void *context, enum node_role role, uint64_t term, uint64_t leader_id,
                          const char *leader_address);
+    /* The newest membership in the log, once it is committed: soon after the start, and after every
+     * change. May be NULL. */
+    void (*members_committed)(void *context, const struct raft_membership *membership);
     void *context;
 };
 

@@ -408,6 +408,10 @@ void replica_poll(struct replica *replica)
         replica->commit >= replica->status.membership.position.index) {
         replica->members_unsettled = false;
         replica__identity_check_members(replica);
+        if (replica->observer.members_committed != NULL) {
+            replica->observer.members_committed(replica->observer.context,
+                                                &replica->status.membership);
+        }
     }
     replica->polled_once = true;
 }

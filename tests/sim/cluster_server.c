@@ -192,6 +192,7 @@ static int kv_open(struct server *server, struct kv_process *process,
     }
     struct state_machine state = kv_machine_ops(process->machine);
     struct node_observer observer = {.role_changed = mover_runtime_role_changed,
+                                     .members_committed = mover_runtime_members_committed,
                                      .context = process->mover};
     return node_create(options, &state, &observer, process->rpc, &process->node, why, why_size);
 }
@@ -312,9 +313,9 @@ static void process_end(struct server *server)
     sim_leave(former);
 }
 
-/* The kernel closes a dead process's connections, and its peers see that soon, unless the network is
- * cut just then. And connections break for other reasons too: somebody is told the same of a server
- * that lives. */
+/* The kernel closes a dead process's connections, and its peers see that soon, unless the network
+ * is cut just then. And connections break for other reasons too: somebody is told the same of a
+ * server that lives. */
 static void tell_peers(struct server *server)
 {
     struct cluster *cluster = server->cluster;

@@ -89,6 +89,23 @@ static void reply_all(struct fixture *fixture, int error, const char *leader)
     }
 }
 
+/* The newest config is the table's with another number, and lists `id` so, unless `group` is NULL.
+ */
+static void newest_lists(struct fixture *fixture, uint64_t number, uint64_t id,
+                         const struct config_group *group)
+{
+    struct config *config = config_clone(config_share_get(fixture->config));
+    config->number = number;
+    for (uint32_t i = 0; i < config->group_count; i++) {
+        if (group != NULL && config->groups[i].id == id) {
+            config->groups[i] = *group;
+        }
+    }
+    struct config_share *newest = config_share_create(config);
+    mover_set_newest(fixture->mover, newest);
+    config_share_unref(newest);
+}
+
 static int set_up(void **state)
 {
     struct fixture *fixture = test_calloc(1, sizeof *fixture);
@@ -103,7 +120,7 @@ static int set_up(void **state)
     }
     fixture->config = config_share_create(test_config(5, SHARDS, owners, sources));
     mover_set_leader(fixture->mover, true);
-    mover_set_latest(fixture->mover, 5);
+    mover_set_newest(fixture->mover, fixture->config);
     *state = fixture;
     return 0;
 }
@@ -320,7 +337,7 @@ static void test_kv_mover_back_off_grows_and_asks_another_replica(void **state)
 static void test_kv_mover_fetches_the_next_config_when_all_is_settled(void **state)
 {
     struct fixture *fixture = *state;
-    mover_set_latest(fixture->mover, 9);
+    newest_lists(fixture, 9, 0, NULL);
     pull(fixture, 0, 1);
     tick(fixture);
     for (uint32_t i = 0; i < fixture->count; i++) {
@@ -405,6 +422,207 @@ static void test_kv_mover_answers_for_a_lost_leadership_are_ignored(void **state
     assert_int_equal(fixture->count, 0); /* the Open of the new term still waits */
 }
 
+/* ---- members ---- */
+
+/* Learner 4 and two voters: 2, where it was, and 5, or another. */
+static struct raft_membership members_at(uint64_t index, uint64_t newcomer)
+{
+    struct raft_membership members = {.position = {index, 1}, .count = 3};
+    const uint64_t ids[] = {2, 4, newcomer};
+    for (uint32_t i = 0; i < 3; i++) {
+        members.members[i].id = ids[i];
+        members.members[i].role = ids[i] == 4 ? RAFT_LEARNER : RAFT_VOTER;
+        snprintf(members.members[i].address, sizeof members.members[i].address, "g1-%u:1",
+                 (unsigned)ids[i]);
+    }
+    return members;
+}
+
+/* As the controllers list them. */
+static struct config_group listed_at(uint64_t index, uint64_t newcomer)
+{
+    struct config_group group = {.id = GROUP, .members_index = index, .replica_count = 2};
+    group.replicas[0].id = 2;
+    group.replicas[1].id = newcomer;
+    for (uint32_t i = 0; i < 2; i++) {
+        snprintf(group.replicas[i].address, ADDRESS_BYTES_MAX, "g1-%u:1",
+                 (unsigned)group.replicas[i].id);
+    }
+    return group;
+}
+
+static const struct mover_action *find_update(struct fixture *fixture)
+{
+    const struct mover_action *found = NULL;
+    tick(fixture);
+    for (uint32_t i = 0; i < fixture->count; i++) {
+        if (fixture->actions[i].kind == MOVER_UPDATE_MEMBERS) {
+            assert_null(found);
+            found = &fixture->actions[i];
+        }
+    }
+    return found;
+}
+
+static void test_kv_mover_tells_the_voters_when_they_are_news(void **state)
+{
+    struct fixture *fixture = *state;
+    assert_null(find_update(fixture)); /* nothing is known to be committed */
+    struct raft_membership members = members_at(7, 5);
+    mover_set_members(fixture->mover, &members);
+    const struct mover_action *action = find_update(fixture);
+    assert_non_null(action);
+    assert_int_equal(action->members->id, GROUP);
+    assert_int_equal(action->members->members_index, 7);
+    assert_int_equal(action->members->replica_count, 2);
+    assert_int_equal(action->members->replicas[0].id, 2);
+    assert_int_equal(action->members->replicas[1].id, 5);
+    assert_string_equal(action->members->replicas[1].address, "g1-5:1");
+    assert_null(find_update(fixture)); /* one at a time */
+}
+
+static void test_kv_mover_tells_no_members_without_need(void **state)
+{
+    struct fixture *fixture = *state;
+    struct raft_membership members = members_at(7, 5);
+    mover_set_members(fixture->mover, &members);
+    struct config_group listed = listed_at(3, 5);
+    newest_lists(fixture, 6, GROUP, &listed); /* the same, of an earlier index */
+    assert_null(find_update(fixture));
+    listed = listed_at(7, 6);
+    newest_lists(fixture, 7, GROUP, &listed); /* others, of the same index */
+    assert_null(find_update(fixture));
+    listed = listed_at(9, 6);
+    newest_lists(fixture, 8, GROUP, &listed); /* of a later one: this leader is of former times */
+    assert_null(find_update(fixture));
+    listed = listed_at(6, 6);
+    newest_lists(fixture, 9, GROUP, &listed);
+    mover_set_leader(fixture->mover, false);
+    assert_null(find_update(fixture));
+    mover_set_leader(fixture->mover, true);
+    struct raft_membership older = members_at(5, 8);
+    mover_set_members(fixture->mover, &older); /* does not replace the newer */
+    const struct mover_action *action = find_update(fixture);
+    assert_non_null(action);
+    assert_int_equal(action->members->members_index, 7);
+}
+
+static void test_kv_mover_tells_no_members_of_a_group_that_is_not_listed(void **state)
+{
+    struct fixture *fixture = *state;
+    struct raft_membership members = members_at(7, 5);
+    mover_set_members(fixture->mover, &members);
+    uint64_t owners[SHARDS] = {0};
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        owners[i] = 2;
+    }
+    struct config_share *newest = config_share_create(test_config(6, SHARDS, owners, owners));
+    mover_set_newest(fixture->mover, newest);
+    config_share_unref(newest);
+    assert_null(find_update(fixture));
+}
+
+static void test_kv_mover_of_two_voters_at_one_address_tells_the_newer(void **state)
+{
+    struct fixture *fixture = *state;
+    struct raft_membership members = members_at(7, 5);
+    snprintf(members.members[2].address, sizeof members.members[2].address, "%s",
+             members.members[0].address);
+    mover_set_members(fixture->mover, &members);
+    const struct mover_action *action = find_update(fixture);
+    assert_non_null(action);
+    assert_int_equal(action->members->replica_count, 1);
+    assert_int_equal(action->members->replicas[0].id, 5);
+}
+
+static void test_kv_mover_tells_members_again_after_a_failure_or_another_leader(void **state)
+{
+    struct fixture *fixture = *state;
+    struct raft_membership members = members_at(7, 5);
+    mover_set_members(fixture->mover, &members);
+    const struct mover_action *action = find_update(fixture);
+    uint64_t waited_ns = 0;
+    for (uint32_t i = 0; i < 10; i++) {
+        assert_non_null(action);
+        mover_updated(fixture->mover, action->id, ERR_UNAVAILABLE, 0, fixture->now_ns);
+        mover_set_members(fixture->mover, &members); /* said again, it is no news */
+        uint64_t start_ns = fixture->now_ns;
+        while ((action = find_update(fixture)) == NULL) { /* other wake-ups come in between */
+            uint64_t wake_ns = mover_wake_ns(fixture->mover);
+            assert_true(wake_ns > fixture->now_ns && wake_ns != UINT64_MAX);
+            fixture->now_ns = wake_ns;
+        }
+        waited_ns = fixture->now_ns - start_ns;
+        assert_true(waited_ns > 0);
+        assert_true(i > 0 || waited_ns <= 100 * NS_PER_MS);
+    }
+    assert_true(waited_ns >= NS_PER_S);
+    assert_true(waited_ns <= 2 * NS_PER_S);
+    mover_updated(fixture->mover, action->id, ERR_UNAVAILABLE, 0, fixture->now_ns);
+    assert_null(find_update(fixture));
+    members = members_at(8, 6); /* another change: at once */
+    mover_set_members(fixture->mover, &members);
+    action = find_update(fixture);
+    assert_non_null(action);
+    assert_int_equal(action->members->members_index, 8);
+    uint64_t late = action->id;
+    mover_set_leader(fixture->mover, false);
+    mover_set_leader(fixture->mover, true);
+    mover_updated(fixture->mover, late, 0, 99, fixture->now_ns); /* nobody waits for it any more */
+    assert_non_null(find_update(fixture));
+}
+
+static void test_kv_mover_waits_for_the_config_that_its_members_made(void **state)
+{
+    struct fixture *fixture = *state;
+    struct raft_membership members = members_at(7, 5);
+    mover_set_members(fixture->mover, &members);
+    mover_updated(fixture->mover, find_update(fixture)->id, 0, 8, fixture->now_ns);
+    for (uint64_t number = 6; number <= 7; number++) { /* of others, made before it */
+        newest_lists(fixture, number, 0, NULL);
+        fixture->now_ns += 10 * NS_PER_S;
+        assert_null(find_update(fixture));
+    }
+    struct config_group listed = listed_at(7, 5);
+    newest_lists(fixture, 8, GROUP, &listed);
+    assert_null(find_update(fixture));
+    listed = listed_at(0, 1); /* it has left and was joined again, as it once was */
+    newest_lists(fixture, 10, GROUP, &listed);
+    assert_non_null(find_update(fixture));
+}
+
+static void test_kv_mover_asks_a_source_where_the_newest_config_lists_it(void **state)
+{
+    struct fixture *fixture = *state;
+    struct config_group moved = {.id = 2, .replica_count = 1, .members_index = 4};
+    moved.replicas[0].id = 9;
+    snprintf(moved.replicas[0].address, ADDRESS_BYTES_MAX, "new:1");
+    pull(fixture, 0, 1);
+    tick(fixture);
+    assert_string_equal(find(fixture, MOVER_CALL)->address, "g2-1:1");
+    reply_all(fixture, ERR_UNAVAILABLE, NULL);
+    newest_lists(fixture, 6, 2, &moved); /* the shard moves under 5 all the same */
+    fixture->now_ns += 3 * NS_PER_S;
+    tick(fixture);
+    assert_string_equal(find(fixture, MOVER_CALL)->address, "new:1");
+    assert_int_equal(find(fixture, MOVER_CALL)->number, 5);
+}
+
+static void test_kv_mover_asks_to_drop_where_the_newest_config_lists_the_source(void **state)
+{
+    struct fixture *fixture = *state;
+    struct config_group source = {.id = 2, .replica_count = 1};
+    struct buf packed = {0};
+    snprintf(source.replicas[0].address, ADDRESS_BYTES_MAX, "old:1");
+    pending_source_encode(&source, &packed);
+    fixture->pending[0] = (struct pending_drop){2, 3, blob_take_buf(&packed)};
+    fixture->pending_count = 1;
+    snprintf(source.replicas[0].address, ADDRESS_BYTES_MAX, "new:1");
+    newest_lists(fixture, 6, 2, &source);
+    tick(fixture);
+    assert_string_equal(find(fixture, MOVER_CALL)->address, "new:1");
+}
+
 int main(void)
 {
 #define MOVER_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -422,6 +640,14 @@ int main(void)
         MOVER_TEST(test_kv_mover_asks_the_source_to_drop_until_it_did),
         MOVER_TEST(test_kv_mover_expires_sessions_shard_by_shard_and_rests),
         MOVER_TEST(test_kv_mover_answers_for_a_lost_leadership_are_ignored),
+        MOVER_TEST(test_kv_mover_tells_the_voters_when_they_are_news),
+        MOVER_TEST(test_kv_mover_tells_no_members_without_need),
+        MOVER_TEST(test_kv_mover_tells_no_members_of_a_group_that_is_not_listed),
+        MOVER_TEST(test_kv_mover_of_two_voters_at_one_address_tells_the_newer),
+        MOVER_TEST(test_kv_mover_tells_members_again_after_a_failure_or_another_leader),
+        MOVER_TEST(test_kv_mover_waits_for_the_config_that_its_members_made),
+        MOVER_TEST(test_kv_mover_asks_a_source_where_the_newest_config_lists_it),
+        MOVER_TEST(test_kv_mover_asks_to_drop_where_the_newest_config_lists_the_source),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -173,7 +173,12 @@ static void run_mover(struct world *world, uint32_t group)
     struct kv_table *table = kv_machine_table(g->single.replica.machine);
     mover_set_table(g->mover, table);
     kv_table_unref(table);
-    mover_set_latest(g->mover, world->config_count);
+    if (world->config_count > 0) {
+        struct config_share *newest =
+            config_share_create(config_clone(world->configs[world->config_count - 1]));
+        mover_set_newest(g->mover, newest);
+        config_share_unref(newest);
+    }
     mover_tick(g->mover, world->now_ns);
     struct mover_action action;
     while (mover_next(g->mover, &action)) {
