@@ -187,7 +187,7 @@ struct msg_move_request {
 };
 struct msg_update_members_request {
     struct msg_request_header header;
-    struct config_group group; /* as sent; `departed` says nothing */
+    struct config_group group; /* as sent */
 };
 struct msg_change_response {
     struct msg_response_header header;

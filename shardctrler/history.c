@@ -125,28 +125,31 @@ static bool same_group(const struct config_group *a, const struct config_group *
     return true;
 }
 
-/* The one group by which the two differ; NULL when they differ by more, or by none. */
+/* The one group by which the two differ: with other replicas, or listed as one that has left, which
+ * it was not before. NULL when they differ by more, or by none. */
 static struct config_group *changed_group(const struct config *before, const struct config *config)
 {
     size_t tables_bytes = config->shard_count * sizeof *config->owners;
-    if (before->group_count != config->group_count ||
-        memcmp(before->owners, config->owners, tables_bytes) != 0 ||
+    uint32_t added = config->group_count - before->group_count; /* or many: fewer are listed */
+    if (added > 1 || memcmp(before->owners, config->owners, tables_bytes) != 0 ||
         memcmp(before->sources, config->sources, tables_bytes) != 0) {
         return NULL;
     }
-    struct config_group *changed = NULL;
-    for (uint32_t i = 0; i < config->group_count; i++) {
-        const struct config_group *was = &before->groups[i];
-        struct config_group *is = &config->groups[i];
-        if (same_group(was, is)) {
-            continue;
-        }
-        if (changed != NULL || was->id != is->id || was->departed != is->departed) {
-            return NULL;
-        }
-        changed = is;
+    uint32_t at = 0;
+    while (at < before->group_count && same_group(&before->groups[at], &config->groups[at])) {
+        at++;
     }
-    return changed;
+    if (at == config->group_count) {
+        return NULL;
+    }
+    struct config_group *changed = &config->groups[at];
+    bool fits = added == 1 ? changed->departed
+                           : before->groups[at].id == changed->id &&
+                                 before->groups[at].departed == changed->departed;
+    for (uint32_t i = at + 1; fits && i < config->group_count; i++) {
+        fits = same_group(&before->groups[i - added], &config->groups[i]);
+    }
+    return fits ? changed : NULL;
 }
 
 static void encode_difference(const struct config *before, const struct config *config,
@@ -182,12 +185,14 @@ static int decode_members(struct bytes bytes, const struct config *before, struc
     if (config_decode(bytes, &bare) != 0) {
         return ERR_CORRUPT;
     }
-    bool known = bare->group_count == 1 && config_find_group(before, bare->groups[0].id) != NULL;
-    if (known) {
+    bool fits =
+        bare->group_count == 1 && (config_find_group(before, bare->groups[0].id) != NULL ||
+                                   (bare->groups[0].departed && before->group_count < GROUPS_MAX));
+    if (fits) {
         *out = transition_make_members(before, &bare->groups[0]);
     }
     config_free(bare);
-    return known ? 0 : ERR_CORRUPT;
+    return fits ? 0 : ERR_CORRUPT;
 }
 
 /* gives *out = what the record makes of `before` (NULL for a full one). */

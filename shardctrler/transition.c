@@ -7,8 +7,10 @@
  * fetched from it. A config thus holds everything its moves need.
  *
  * UpdateMembers makes the same config again with other replicas of one group: owners, sources and
- * who is listed stay, so that nobody moves anything because of it, and a group that has left is
- * found at its new addresses for as long as the config before would have listed it. */
+ * who is listed stay, so that nobody moves anything because of it. But for one case: groups take
+ * configs one at a time, so a group that is behind may still ask one that has left under an older
+ * config than the newest that lists it. When that one is replaced meanwhile, replica by replica, it
+ * is listed once more. */
 #include "shardctrler/transition.h"
 
 #include "base/assert.h"
@@ -92,14 +94,22 @@ struct config *transition_make_members(const struct config *config,
 {
     struct config *next = config_clone(config);
     next->number = config->number + 1;
-    for (uint32_t i = 0; i < next->group_count; i++) {
-        struct config_group *group = &next->groups[i];
-        if (group->id == members->id) {
-            bool departed = group->departed;
-            *group = *members;
-            group->departed = departed;
-        }
+    uint32_t place = 0;
+    while (place < next->group_count && next->groups[place].id < members->id) {
+        place++;
     }
+    bool departed = true;
+    if (place < next->group_count && next->groups[place].id == members->id) {
+        departed = next->groups[place].departed;
+    } else {
+        ASSERT_CMP(next->group_count, <, GROUPS_MAX);
+        next->groups = mem_realloc(next->groups, (next->group_count + 1) * sizeof *next->groups);
+        memmove(&next->groups[place + 1], &next->groups[place],
+                (next->group_count - place) * sizeof *next->groups);
+        next->group_count++;
+    }
+    next->groups[place] = *members;
+    next->groups[place].departed = departed;
     return next;
 }
 
@@ -336,12 +346,17 @@ int transition_update_members(const struct config *config, const struct config_g
         return ERR_INVALID;
     }
     const struct config_group *listed = config_find_group(config, members->id);
-    if (listed == NULL) {
+    if (listed == NULL && members->departed && config->group_count == GROUPS_MAX) {
+        snprintf(why, why_size, "a config has room for %d groups", GROUPS_MAX);
+        return ERR_TABLE_FULL;
+    }
+    if (listed == NULL && !members->departed) {
         snprintf(why, why_size, "group %" PRIu64 " is not in config %" PRIu64, members->id,
                  config->number);
         return ERR_GROUP_UNKNOWN;
     }
-    if (members->members_index > listed->members_index && !same_replicas(members, listed)) {
+    if (listed == NULL ||
+        (members->members_index > listed->members_index && !same_replicas(members, listed))) {
         *out = transition_make_members(config, members);
     }
     return 0;

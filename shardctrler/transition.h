@@ -15,8 +15,9 @@ int transition_move(const struct config *config, uint32_t shard, uint64_t group_
                     struct config **out, char *why, size_t why_size) MUST_USE;
 
 /* The replicas of `members`, and where in that group's log they stand, become those of the listed
- * group, which may have left. *out NULL: there is nothing to change, since the config's own are as
- * new or newer, or the same. */
+ * group, which may have left. One that has left and is not listed any more is listed again, if
+ * `members` says departed. *out NULL: there is nothing to change, since the config's own are as new
+ * or newer, or the same. */
 int transition_update_members(const struct config *config, const struct config_group *members,
                               struct config **out, char *why, size_t why_size) MUST_USE;
 
@@ -25,7 +26,8 @@ int transition_update_members(const struct config *config, const struct config_g
  * `config`. gives. */
 struct config *transition_make(const struct config *config, const uint64_t *owners,
                                const struct config_group *groups, size_t group_count);
-/* The same for the fourth: one listed group has other replicas, all else stays. gives. */
+/* The same for the fourth: one group has other replicas, or is listed again as one that has left
+ * (there is room for it); all else stays. gives. */
 struct config *transition_make_members(const struct config *config,
                                        const struct config_group *members);
 

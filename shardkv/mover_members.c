@@ -3,6 +3,10 @@
  * the two. Learners are not listed: they cannot lead, and one that is promoted becomes a voter,
  * which is another membership.
  *
+ * A group that has left is in no config any more once another one was made, although a group that
+ * is behind may still have to ask it. While the group's own config, which is that group's too,
+ * lists it, it asks to be listed again if its replicas are others since.
+ *
  * Only what is committed comes in here (mover_set_members), with its index in the log, and the
  * controllers take nothing that is not newer than what they have: a leader of former times may say
  * what it knows, and brings nothing back. */
@@ -51,16 +55,19 @@ static bool lists_all(const struct config_group *listed, const struct config_gro
     return listed->replica_count == members->replica_count;
 }
 
-/* True when the newest config lists this group with other and older replicas than `out`. */
+/* True when others look for this group at other and older replicas than `out`. */
 static bool find_news(const struct mover *mover, struct config_group *out)
 {
     if (mover->newest == NULL) {
         return false;
     }
-    const struct config_group *listed =
-        config_find_group(config_share_get(mover->newest), mover->options.group_id);
-    *out = (struct config_group){.id = mover->options.group_id,
-                                 .members_index = mover->members.position.index};
+    uint64_t id = mover->options.group_id;
+    const struct config_group *listed = config_find_group(config_share_get(mover->newest), id);
+    *out = (struct config_group){
+        .id = id, .departed = listed == NULL, .members_index = mover->members.position.index};
+    if (listed == NULL && mover->table->config != NULL) {
+        listed = config_find_group(config_share_get(mover->table->config), id);
+    }
     if (listed == NULL || out->members_index <= listed->members_index) {
         return false;
     }

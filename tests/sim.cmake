@@ -5,7 +5,7 @@ add_executable(sim_suite
     sim/sim_main.c sim/sometimes.c sim/sometimes_watch.c sim/sim_report.c sim/sim_events.c sim/sim_world.c sim/sim_threads.c sim/sim_net.c sim/sim_rpc.c sim/sim_rpc_stream.c
     sim/sim_node.c sim/sim_node_api.c sim/cluster.c sim/cluster_server.c sim/cluster_admin.c sim/oracle.c sim/applied.c sim/clerk.c sim/linear.c sim/kv_test.c
     sim/suite_kvraft.c sim/suite_kvraft_faults.c sim/suite_rsm.c sim/shard_test.c sim/suite_shardkv.c
-    sim/suite_shardkv_changes.c sim/suite_moves.c sim/suite_replicas.c sim/suite_rare.c sim/suite_swarm.c sim/storm_faults.c sim/storm_members.c lib/fake_store.c)
+    sim/suite_shardkv_changes.c sim/suite_moves.c sim/suite_replicas.c sim/suite_members.c sim/suite_rare.c sim/suite_swarm.c sim/storm_faults.c sim/storm_members.c lib/fake_store.c)
 set_target_properties(sim_suite PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 target_include_directories(sim_suite PRIVATE ${CMAKE_CURRENT_SOURCE_DIR})
 target_link_libraries(sim_suite PRIVATE shardkv shardctrler client raft-node raft-wal raft-core proto base
@@ -38,7 +38,8 @@ set(sim_tests
     shardkv.ProgressJoin shardkv.RecoverCtrler shardkv.ConcurrentReliable shardkv.PartitionController
     sim.LastGroupLeaves sim.RottenHeader sim.DamagedFrame sim.Swarm sim.SlowClockRead sim.ReadAcrossAMove sim.SourceRestarts sim.DestinationCrashes sim.DelayedDrop sim.OldDriver
     sim.LateSnapshot sim.WipedGroupRejoins sim.MoveFromAReplacedLeader sim.LeaseSkew sim.LeasePause sim.LeaseAndADelayedOrder sim.TransferToTheDead
-    sim.NoReadsBeforeReplay sim.MembersDuringAPartition sim.WipedReplicaReturns sim.SessionExpires sim.SessionExpiresInFlight)
+    sim.NoReadsBeforeReplay sim.MembersDuringAPartition sim.WipedReplicaReturns sim.SessionExpires sim.SessionExpiresInFlight
+    sim.GroupOutlivesItsFounders sim.SourceIsReplaced sim.LeaverIsReplaced)
 foreach(test ${sim_tests})
     add_test(NAME ${test} COMMAND sim_suite --test ${test})
     set_tests_properties(${test} PROPERTIES LABELS sim TIMEOUT 120)

@@ -83,6 +83,7 @@ static struct config *change(const struct config *config, struct reader *input)
     case 2: {
         struct config_group members;
         draw_group(input, &members);
+        members.departed = fuzz_choice(input, 2) == 1;
         error = transition_update_members(config, &members, &next, why, sizeof why);
         may_keep = true;
         break;
@@ -211,6 +212,7 @@ static void draw_command(struct reader *input, struct buf *out)
     case CONFIG_COMMAND_UPDATE_MEMBERS: {
         struct msg_update_members_request update = {.header = header};
         draw_group(input, &update.group);
+        update.group.departed = fuzz_choice(input, 2) == 1;
         msg_update_members_request_encode(&update, out);
         break;
     }

@@ -236,6 +236,7 @@ static uint32_t run_chosen(const struct choice *choice)
                                        suite_shardkv_changes(),
                                        suite_moves(),
                                        suite_replicas(),
+                                       suite_members(),
                                        suite_rare(),
                                        suite_swarm()};
     uint32_t ran = 0;

@@ -16,12 +16,9 @@
 #include "raft/node/node.h"
 #include "sim/sometimes.h"
 
-#include <string.h>
-
 enum {
     VOTERS_MIN = 3,
     VOTERS_MAX = 5,
-    FOUNDER_KEPT = 2,
     CONTROLLERS_REPLACED_MAX = 1, /* clients were given a list of them once and for all */
 };
 
@@ -99,16 +96,9 @@ static void plan_begin(struct member_plan *plan, bool adds, struct server *remov
               removed != NULL ? removed->host->address : "nobody");
 }
 
-/* A group's config lists its founders' addresses for ever, so one of these has to stay, whoever is
- * there: docs/OPERATIONS.md says so. */
-static bool is_at_the_kept_address(const struct group *group, const struct server *server)
-{
-    return strcmp(server->host->address, group->servers[FOUNDER_KEPT - 1].host->address) == 0;
-}
-
 void storm_replace(struct member_plan *plan, struct server *damaged)
 {
-    bool in_place = sim_between(0, 1) == 0 || is_at_the_kept_address(plan->group, damaged);
+    bool in_place = sim_between(0, 1) == 0;
     plan_begin(plan, !in_place, damaged);
     plan->in_place = in_place;
     plan->repairs = true;
@@ -128,9 +118,6 @@ void storm_change_members(struct storm *storm)
     bool removes = voters > VOTERS_MIN ? voters >= VOTERS_MAX || sim_between(0, 1) == 0
                                        : adds && (controllers || sim_between(0, 3) != 0);
     uint64_t id = members.members[sim_between(0, members.count - 1)].id;
-    if (is_at_the_kept_address(group, &group->servers[id - 1])) {
-        removes = false;
-    }
     plan_begin(plan, adds, removes ? &group->servers[id - 1] : NULL);
 }
 

@@ -25,6 +25,7 @@ struct suite_list suite_shardkv(void);
 struct suite_list suite_shardkv_changes(void);
 struct suite_list suite_moves(void);
 struct suite_list suite_replicas(void);
+struct suite_list suite_members(void);
 struct suite_list suite_rare(void);
 struct suite_list suite_swarm(void);
 

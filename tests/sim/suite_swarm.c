@@ -258,8 +258,6 @@ static void end(struct storm *storm)
         loop_stop(&storm->loops[i]);
     }
     calm(storm);
-    /* First: where the replica at the one address that clients know is being replaced, they wait
-     * for its successor. */
     bool quiet = sim_run_until(STORM_CALM_NS, members_end, storm);
     SIM_CHECK(quiet);
     loops_wait(storm->loops, STORM_LOOPS, STORM_CALM_NS);

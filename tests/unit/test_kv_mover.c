@@ -474,6 +474,7 @@ static void test_kv_mover_tells_the_voters_when_they_are_news(void **state)
     assert_non_null(action);
     assert_int_equal(action->members->id, GROUP);
     assert_int_equal(action->members->members_index, 7);
+    assert_false(action->members->departed);
     assert_int_equal(action->members->replica_count, 2);
     assert_int_equal(action->members->replicas[0].id, 2);
     assert_int_equal(action->members->replicas[1].id, 5);
@@ -507,7 +508,7 @@ static void test_kv_mover_tells_no_members_without_need(void **state)
     assert_int_equal(action->members->members_index, 7);
 }
 
-static void test_kv_mover_tells_no_members_of_a_group_that_is_not_listed(void **state)
+static void test_kv_mover_tells_members_of_a_group_that_left_while_it_may_be_asked(void **state)
 {
     struct fixture *fixture = *state;
     struct raft_membership members = members_at(7, 5);
@@ -519,7 +520,14 @@ static void test_kv_mover_tells_no_members_of_a_group_that_is_not_listed(void **
     struct config_share *newest = config_share_create(test_config(6, SHARDS, owners, owners));
     mover_set_newest(fixture->mover, newest);
     config_share_unref(newest);
-    assert_null(find_update(fixture));
+    const struct mover_action *action = find_update(fixture);
+    assert_non_null(action); /* its own config lists it: others may be under that one, too */
+    assert_true(action->members->departed);
+    mover_updated(fixture->mover, action->id, ERR_UNAVAILABLE, 0, fixture->now_ns);
+    fixture->now_ns += 3 * NS_PER_S;
+    config_share_unref(fixture->config);
+    fixture->config = config_share_create(test_config(6, SHARDS, owners, owners));
+    assert_null(find_update(fixture)); /* nobody is under a config any more that lists it */
 }
 
 static void test_kv_mover_of_two_voters_at_one_address_tells_the_newer(void **state)
@@ -642,7 +650,7 @@ int main(void)
         MOVER_TEST(test_kv_mover_answers_for_a_lost_leadership_are_ignored),
         MOVER_TEST(test_kv_mover_tells_the_voters_when_they_are_news),
         MOVER_TEST(test_kv_mover_tells_no_members_without_need),
-        MOVER_TEST(test_kv_mover_tells_no_members_of_a_group_that_is_not_listed),
+        MOVER_TEST(test_kv_mover_tells_members_of_a_group_that_left_while_it_may_be_asked),
         MOVER_TEST(test_kv_mover_of_two_voters_at_one_address_tells_the_newer),
         MOVER_TEST(test_kv_mover_tells_members_again_after_a_failure_or_another_leader),
         MOVER_TEST(test_kv_mover_waits_for_the_config_that_its_members_made),

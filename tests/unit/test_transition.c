@@ -246,7 +246,7 @@ static void test_update_members_changes_addresses_and_nothing_else(void **state)
     move(&config, 1, 2);
     struct config *before = config_clone(config);
     struct config_group members = members_of(2, 4, 17);
-    members.departed = true; /* says nothing */
+    members.departed = true; /* that is for the config to say */
     update(&config, &members);
     assert_memory_equal(config->owners, before->owners, SHARDS * sizeof *config->owners);
     assert_memory_equal(config->sources, before->sources, SHARDS * sizeof *config->sources);
@@ -309,6 +309,32 @@ static void test_update_members_of_who_has_left_while_listed(void **state)
     assert_string_equal(group->replicas[0].address, "10.0.1.1:7000");
     update(&config, &members); /* what its log says is news again */
     assert_string_equal(config_find_group(config, 1)->replicas[0].address, "10.9.1.4:7000");
+    config_free(config);
+}
+
+static void test_update_members_lists_who_has_left_again(void **state)
+{
+    (void)state;
+    struct config *config = config_create(0, SHARDS);
+    join(&config, 1);
+    join(&config, 2);
+    join(&config, 3);
+    leave(&config, 2, false);
+    move(&config, 0, 3);
+    assert_null(config_find_group(config, 2));
+    struct config_group members = members_of(2, 4, 17);
+    assert_int_equal(update_error(config, &members), ERR_GROUP_UNKNOWN);
+    members.departed = true;
+    update(&config, &members);
+    assert_int_equal(config->group_count, 3);
+    assert_int_equal(config->groups[0].id, 1);
+    assert_int_equal(config->groups[1].id, 2);
+    assert_int_equal(config->groups[2].id, 3);
+    assert_true(config->groups[1].departed);
+    assert_string_equal(config->groups[1].replicas[0].address, "10.9.2.4:7000");
+    assert_int_equal(update_error(config, &members), 0); /* and once */
+    move(&config, 1, 3);
+    assert_null(config_find_group(config, 2));
     config_free(config);
 }
 
@@ -395,6 +421,7 @@ int main(void)
         cmocka_unit_test(test_update_members_changes_addresses_and_nothing_else),
         cmocka_unit_test(test_update_members_not_newer_or_the_same_changes_nothing),
         cmocka_unit_test(test_update_members_of_who_has_left_while_listed),
+        cmocka_unit_test(test_update_members_lists_who_has_left_again),
         cmocka_unit_test(test_update_members_refuses_what_cannot_be),
         cmocka_unit_test(test_join_first_group_owns_all_and_data_comes_from_nobody),
         cmocka_unit_test(test_join_second_group_takes_half_and_names_the_source),
