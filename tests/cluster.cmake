@@ -18,4 +18,4 @@ skv_cluster_suite(ctrler SOURCES cluster/ctrler_suite.c USES client rpc proto ba
           MultiLeaveJoin MultiConcurrentLeaveJoin MultiMinimalTransfer AgreeConfig)
 
 skv_cluster_suite(cluster SOURCES cluster/process_suite.c cluster/append_load.c USES client rpc proto base TIMEOUT 900
-    TESTS MillionKeysSurviveKillOfAll JoinsAndLeavesWithKills IdleReplicaIsSmall PythonClient)
+    TESTS MillionKeysSurviveKillOfAll JoinsAndLeavesWithKills IdleReplicaIsSmall GroupOutlivesItsFounders PythonClient)

@@ -39,7 +39,7 @@ set(sim_tests
     sim.LastGroupLeaves sim.RottenHeader sim.DamagedFrame sim.Swarm sim.SlowClockRead sim.ReadAcrossAMove sim.SourceRestarts sim.DestinationCrashes sim.DelayedDrop sim.OldDriver
     sim.LateSnapshot sim.WipedGroupRejoins sim.MoveFromAReplacedLeader sim.LeaseSkew sim.LeasePause sim.LeaseAndADelayedOrder sim.TransferToTheDead
     sim.NoReadsBeforeReplay sim.MembersDuringAPartition sim.WipedReplicaReturns sim.SessionExpires sim.SessionExpiresInFlight
-    sim.GroupOutlivesItsFounders sim.SourceIsReplaced sim.LeaverIsReplaced)
+    sim.GroupOutlivesItsFounders sim.SourceIsReplaced sim.LeaverIsReplaced sim.ChangeOfMembersIsUndone)
 foreach(test ${sim_tests})
     add_test(NAME ${test} COMMAND sim_suite --test ${test})
     set_tests_properties(${test} PROPERTIES LABELS sim TIMEOUT 120)

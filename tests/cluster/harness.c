@@ -356,6 +356,14 @@ void cluster_replace(struct cluster *cluster, struct process *process, uint32_t 
     process_start(cluster, process);
 }
 
+struct process *cluster_add_replica(struct cluster *cluster, uint64_t group, uint32_t id)
+{
+    struct process *process = add_process(cluster, group, id);
+    process->later = true;
+    process_start(cluster, process);
+    return process;
+}
+
 static bool has_group(const struct cluster *cluster, uint64_t group)
 {
     for (uint32_t i = 0; i < cluster->process_count; i++) {

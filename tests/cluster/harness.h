@@ -85,6 +85,9 @@ void cluster_add_group_of(struct cluster *cluster, uint64_t group, uint32_t repl
 /* Kills `process`; another replica takes its address and place in the table, with an id and a disk
  * of its own. It starts and waits to be added (shardctl member add). */
 void cluster_replace(struct cluster *cluster, struct process *process, uint32_t id);
+/* Another replica of a running group, with an id, a disk and an address of its own. It starts and
+ * waits to be added. Until the next one. */
+struct process *cluster_add_replica(struct cluster *cluster, uint64_t group, uint32_t id);
 /* "HOST:PORT" as others are told, and the one it listens on. */
 void process_address(const struct process *process, char out[PROCESS_ADDRESS_BYTES]);
 void process_own_address(const struct process *process, char out[PROCESS_ADDRESS_BYTES]);

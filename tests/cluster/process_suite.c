@@ -267,6 +267,90 @@ static void idle_replica_is_small(void)
     end();
 }
 
+/* ---- all replicas of a group are replaced
+ * -------------------------------------------------------------------------------------- */
+
+enum { FOUNDED_KEYS = 32 };
+
+struct member_verb {
+    const char *verb;
+    char what[64];
+};
+
+static bool member_is_done(void *context)
+{
+    const struct member_verb *member = context;
+    return cluster_ctl(&cluster, 20, NULL, "member", "--timeout", "5s", member->verb, "1",
+                       member->what, NULL) == 0;
+}
+
+static void change_member(const char *verb, const char *what)
+{
+    struct member_verb member = {.verb = verb};
+    snprintf(member.what, sizeof member.what, "%s", what);
+    CHECK(wait_until(member_is_done, &member, 30));
+}
+
+/* Group 1 in the newest config: replicas 4, 5 and 6 only. */
+static bool lists_newcomers(void *context)
+{
+    (void)context;
+    int code = 0;
+    json_t *config = cluster_ctl_json(&cluster, 20, &code, "query", NULL);
+    const json_t *group = json_array_get(json_object_get(config, "groups"), 0);
+    const json_t *replicas = json_object_get(group, "replicas");
+    bool all = json_integer_value(json_object_get(group, "id")) == 1 &&
+               json_array_size(replicas) == CLUSTER_REPLICAS;
+    for (size_t i = 0; i < json_array_size(replicas); i++) {
+        const json_t *id = json_object_get(json_array_get(replicas, i), "id");
+        all = all && json_integer_value(id) == (json_int_t)(CLUSTER_REPLICAS + 1 + i);
+    }
+    json_decref(config);
+    return all;
+}
+
+static void founded_keys(const char *verb)
+{
+    for (uint32_t i = 0; i < FOUNDED_KEYS; i++) {
+        char key[32], value[32];
+        struct buf out = {0};
+        bool puts = strcmp(verb, "put") == 0;
+        snprintf(key, sizeof key, "key-%u", i);
+        snprintf(value, sizeof value, "value %u", i);
+        CHECK_EQ(cluster_ctl(&cluster, 20, &out, verb, key, puts ? value : NULL, NULL), 0);
+        CHECK(puts || (out.size >= strlen(value) && memcmp(out.data, value, strlen(value)) == 0));
+        buf_deinit(&out);
+    }
+}
+
+/* One after the other, by replicas at other addresses. Whoever asks the controllers finds the
+ * group, and it can give its shards away. */
+static void group_outlives_its_founders(void)
+{
+    begin("founders", 2);
+    join_group(1);
+    join_group(2);
+    CHECK(cluster_wait_settled(&cluster, 60));
+    founded_keys("put");
+    for (uint32_t id = 1; id <= CLUSTER_REPLICAS; id++) {
+        char address[PROCESS_ADDRESS_BYTES], what[64];
+        struct process *added = cluster_add_replica(&cluster, 1, CLUSTER_REPLICAS + id);
+        process_address(added, address);
+        snprintf(what, sizeof what, "%u=%s", added->id, address);
+        change_member("add", what);
+        snprintf(what, sizeof what, "%u", added->id);
+        change_member("promote", what);
+        snprintf(what, sizeof what, "%u", id);
+        change_member("remove", what);
+        process_kill(cluster_find(&cluster, 1, id));
+    }
+    CHECK(wait_until(lists_newcomers, NULL, 20));
+    founded_keys("get");
+    CHECK_EQ(cluster_ctl(&cluster, 60, NULL, "leave", "1", "--wait", NULL), 0);
+    founded_keys("get");
+    end();
+}
+
 /* ---- a client in another language
  * -------------------------------------------------------------------------------------- */
 
@@ -292,6 +376,7 @@ int main(int argc, char **argv)
         {"MillionKeysSurviveKillOfAll", million_keys_survive_kill_of_all},
         {"JoinsAndLeavesWithKills", joins_and_leaves_with_kills},
         {"IdleReplicaIsSmall", idle_replica_is_small},
+        {"GroupOutlivesItsFounders", group_outlives_its_founders},
         {"PythonClient", python_client},
     };
     return suite_main(argc, argv, tests, sizeof tests / sizeof tests[0]);

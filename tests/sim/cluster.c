@@ -317,13 +317,14 @@ struct settle_wait {
     const struct config *config;
 };
 
-/* A group that was never in a config may have taken none. */
+/* A group that was never in a config may have taken none. A later config than that one was made by
+ * a group that has other replicas since. */
 static bool table_is_quiet(const struct kv_table *table, const struct config *config)
 {
     if (table->config_number == 0 && config_find_group(config, table->group_id) == NULL) {
         return true;
     }
-    if (table->config_number != config->number || table->pending_count > 0 ||
+    if (table->config_number < config->number || table->pending_count > 0 ||
         !kv_table_is_settled(table)) {
         return false;
     }

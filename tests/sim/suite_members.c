@@ -218,12 +218,46 @@ static void leaver_is_replaced(void)
     replace_source(true);
 }
 
+/* A leader is cut off from its group, not from the controllers, and removes one of the others. It
+ * leads on for a moment, and believes so; the controllers must not hear of a change that is undone
+ * afterwards. */
+static void change_is_undone(void)
+{
+    struct shard_test *test = open_test();
+    struct group *group = shard_test_group(test, 100);
+    struct server *leader = group_wait_leader(group);
+    struct server *other = &group->servers[leader == &group->servers[0] ? 1 : 0];
+    const struct raft_change change = {.kind = RAFT_REMOVE, .id = other->replica_id};
+    struct config *before = cluster_query(test->cluster);
+    int answer = NOT_YET;
+    group_partition(group, 1u << (leader->replica_id - 1));
+    int error = node_change_member(server_node(leader), &change, changed, &answer);
+    SIM_CHECK_EQ(error, 0);
+    sim_run(50 * SIM_MS);
+    struct node_status status;
+    node_status(server_node(leader), &status);
+    SIM_CHECK(node_is_leader(server_node(leader)));
+    SIM_CHECK_EQ(status.raft.membership.count, FOUNDERS - 1);
+    sim_run(2 * SIM_S);
+    SIM_CHECK_CMP(answer, !=, 0);
+    group_heal(group);
+    sim_run(2 * SIM_S);
+    node_status(server_node(group_wait_leader(group)), &status);
+    SIM_CHECK_EQ(status.raft.membership.count, FOUNDERS);
+    struct config *after = cluster_query(test->cluster);
+    SIM_CHECK_EQ(after->number, before->number);
+    config_free(before);
+    config_free(after);
+    shard_test_close(test);
+}
+
 struct suite_list suite_members(void)
 {
     static const struct suite_test tests[] = {
         {.name = "sim.GroupOutlivesItsFounders", .run = group_outlives_its_founders},
         {.name = "sim.SourceIsReplaced", .run = source_is_replaced},
         {.name = "sim.LeaverIsReplaced", .run = leaver_is_replaced},
+        {.name = "sim.ChangeOfMembersIsUndone", .run = change_is_undone},
     };
     return (struct suite_list){tests, sizeof tests / sizeof tests[0]};
 }
