@@ -451,13 +451,17 @@ static void change_member(struct group *group, enum raft_change_kind kind,
     SIM_CHECK(ended);
 }
 
-/* The source is led by a replica that joined it later, so no config lists it, and the one that the
- * config lists first is gone: the destination finds the leader by what another one says. (The
- * simulator's first storms of members: it never did.) */
+/* The source is led by a replica that came to it later, and no controller was there to hear of it;
+ * the one that the config lists first is gone. The destination, which hears of no newer config,
+ * finds the leader by what another one says. (The simulator's first storms of members: it never
+ * did.) */
 static void move_from_a_replaced_leader(void)
 {
     struct shard_test *test = open_test(false);
     struct group *source = shard_test_group(test, 100);
+    struct group *destination = shard_test_group(test, 101);
+    struct group *controllers = &test->cluster->controllers;
+    group_crash(controllers);
     struct server *added = group_add_server(source);
     server_start(added);
     change_member(source, RAFT_ADD_LEARNER, added);
@@ -473,8 +477,14 @@ static void move_from_a_replaced_leader(void)
     change_member(source, RAFT_REMOVE, &source->servers[0]);
     server_retire(&source->servers[0]);
     SIM_CHECK(group_wait_leader(source) == added);
+    cut_groups(controllers, source, true);
+    group_start(controllers);
     (void)cluster_move(test->cluster, 0, 101);
-    wait_for(shard_test_group(test, 101), SHARD_SERVING, 0);
+    wait_for(destination, SHARD_PULLING, 0);
+    cut_groups(controllers, destination, true);
+    cut_groups(controllers, source, false);
+    wait_for(destination, SHARD_SERVING, 0);
+    cut_groups(controllers, destination, false);
     shard_test_close(test);
 }
 
