@@ -58,7 +58,8 @@ struct storm {
     struct loop loops[STORM_LOOPS];
     struct admin_change change;
     bool changing;
-    bool joined[CLUSTER_GROUPS_MAX];
+    bool joined[CLUSTER_GROUPS_MAX]; /* for sure */
+    bool *joining;                   /* the one of these that `change` is about; or NULL */
     struct member_plan plans[CLUSTER_GROUPS_MAX + 1]; /* the last: of the controllers */
 };
 

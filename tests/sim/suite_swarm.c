@@ -32,12 +32,23 @@ enum {
 
 /* ---- what can happen ---- */
 
+/* Whether the group that was to join has. Where nobody knows it counts as one that has not, lest
+ * the last one be told to leave; joining it again tells. */
+static void note_join(struct storm *storm)
+{
+    if (storm->joining != NULL) {
+        *storm->joining = storm->change.error == 0 || storm->change.error == ERR_GROUP_EXISTS;
+        storm->joining = NULL;
+    }
+}
+
 static void change_config(struct storm *storm)
 {
     struct cluster *cluster = storm->cluster;
     if (storm->changing && !storm->change.ended) {
         return; /* one administrator does one thing at a time */
     }
+    note_join(storm);
     uint32_t number = (uint32_t)sim_between(0, cluster->group_count - 1);
     uint64_t id = cluster->groups[number].id;
     uint32_t joined = 0;
@@ -47,7 +58,7 @@ static void change_config(struct storm *storm)
     storm->changing = true;
     if (!storm->joined[number]) {
         admin_begin_join(cluster->admin, &id, 1, &storm->change);
-        storm->joined[number] = true;
+        storm->joining = &storm->joined[number];
     } else if (joined > 1 && sim_between(0, 1) == 0) {
         admin_begin_leave(cluster->admin, &id, 1, &storm->change);
         storm->joined[number] = false;
