@@ -57,6 +57,7 @@
     X(LEFTOVER_REMOVED, false, "unfinished snapshots removed at a start")                          \
     X(RESTORE_AT_START, false, "starts that restored a snapshot first")                            \
     X(CONFIG_APPLIED, true, "configs taken by a group")                                            \
+    X(MEMBERS_TOLD, true, "times that the controllers heard who a group's replicas are")           \
     X(CONFIG_LATE, false, "configs that came late or twice and were ignored")                      \
     X(SHARD_FROZEN, true, "shards frozen")                                                         \
     X(SHARD_UNFROZEN, false, "frozen shards that came back to where they were")                    \

@@ -91,6 +91,7 @@ static const struct line_rule log_rules[] = {
     {"wal.tail_cut", S_TORN_TAIL_CUT},
     {"wal.header_repaired", S_HEADER_REPAIRED},
     {"config.applied", S_CONFIG_APPLIED},
+    {"members.told", S_MEMBERS_TOLD},
     {"shard.frozen", S_SHARD_FROZEN},
     {"shard.pulling", S_MOVE_STARTED},
     {"shard.installed", S_MOVE_SETTLED},

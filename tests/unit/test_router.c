@@ -871,6 +871,42 @@ static void test_older_addresses_of_a_group_change_nothing(void **state)
     fixture_end(&fixture);
 }
 
+/* Every replica of the group was replaced: its leader is believed in until it is found gone, and
+ * then nobody is asked any more whom the former config listed. */
+static void test_group_with_other_addresses_is_found_there(void **state)
+{
+    (void)state;
+    struct fixture fixture = fixture_make();
+    struct flight flight;
+    submit(&fixture, OP_PUT, 0);
+    take(&fixture, &flight);
+    answer_all(&fixture, &flight, 0);
+    expect_completion(&fixture, 1, OUTCOME_DONE, 0);
+    struct config *config = fixture_config(2, fixture_owners);
+    config->groups[0].replica_count = 2;
+    config->groups[0].members_index = 9;
+    for (uint32_t r = 0; r < 2; r++) {
+        (void)snprintf(config->groups[0].replicas[r].address, ADDRESS_BYTES_MAX, "127.0.0.1:29%02u",
+                       r);
+    }
+    assert_int_equal(router_config(fixture.router, config, fixture.now_ns), 0);
+    config_free(config);
+    submit(&fixture, OP_PUT, 0);
+    take(&fixture, &flight);
+    for (uint32_t i = 0; i < 8; i++) {
+        flight_end(&flight);
+        router_connection_lost(fixture.router, flight.batch.connection, fixture.now_ns);
+        while (!router_next_batch(fixture.router, fixture.now_ns, &flight.batch)) {
+            assert_true(advance_to_wake(&fixture, 5 * NS_PER_S)); /* it rests now and then */
+        }
+        take_apart(&flight);
+        assert_memory_equal(flight.batch.address, "127.0.0.1:29", 12);
+    }
+    answer_all(&fixture, &flight, 0);
+    expect_completion(&fixture, 2, OUTCOME_DONE, 0);
+    fixture_end(&fixture);
+}
+
 /* Its time is over before anybody's patience is: it is under way for the first time. */
 static void test_deadline_of_a_first_attempt_under_way_is_unknown(void **state)
 {
@@ -952,6 +988,7 @@ int main(void)
         cmocka_unit_test(test_writes_far_ahead_of_the_oldest_are_refused_with_busy),
         cmocka_unit_test(test_older_config_changes_nothing),
         cmocka_unit_test(test_older_addresses_of_a_group_change_nothing),
+        cmocka_unit_test(test_group_with_other_addresses_is_found_there),
         cmocka_unit_test(test_deadline_of_a_first_attempt_under_way_is_unknown),
         cmocka_unit_test(test_lost_write_then_any_final_error_ends_unknown),
         cmocka_unit_test(test_config_with_another_shard_count_is_refused),
