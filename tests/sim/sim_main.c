@@ -229,15 +229,9 @@ static bool is_chosen(const struct choice *choice, const struct suite_test *test
 
 static uint32_t run_chosen(const struct choice *choice)
 {
-    const struct suite_list lists[] = {suite_kvraft(),
-                                       suite_kvraft_faults(),
-                                       suite_rsm(),
-                                       suite_shardkv(),
-                                       suite_shardkv_changes(),
-                                       suite_moves(),
-                                       suite_replicas(),
-                                       suite_members(),
-                                       suite_rare(),
+    const struct suite_list lists[] = {suite_kvraft(),   suite_kvraft_faults(),   suite_rsm(),
+                                       suite_shardkv(),  suite_shardkv_changes(), suite_moves(),
+                                       suite_replicas(), suite_members(),         suite_rare(),
                                        suite_swarm()};
     uint32_t ran = 0;
     for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
