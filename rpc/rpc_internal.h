@@ -63,6 +63,11 @@ struct rpc__queue {
     rpc_turn_fn turn_end;      /* under turn_lock */
     void *turn_context;
     atomic_bool turns; /* there is a turn_end */
+
+    /* Queue thread. Streams that are read on only behind the turn; a reference each. */
+    bool reads_wait;
+    struct rpc_stream *waiting[RPC__TAGS_A_TURN];
+    uint32_t waiting_count;
 };
 
 /* Arms the tag and starts the batch. A refusal by the core is a bug of this room. */

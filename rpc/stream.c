@@ -383,7 +383,10 @@ static void receive_run(struct rpc__tag *tag, bool ok)
     pthread_mutex_lock(&stream->lock);
     more = more || stream->read == RPC__READ_CALLBACK_RESUMED;
     stream->read = RPC__READ_IDLE;
-    if (more) {
+    struct rpc__queue *queue = stream->queue;
+    if (more && queue->reads_wait) {
+        queue->waiting[queue->waiting_count++] = rpc_stream_ref(stream);
+    } else if (more) {
         rpc__stream_receive_locked(stream);
     }
     pthread_mutex_unlock(&stream->lock);

@@ -22,7 +22,10 @@ enum {
     NODE_FRAMES_BYTES_MAX = 64 * 1024 * 1024, /* received, not yet looked at; more are dropped */
     NODE_IDLE_TICKS_MAX = 3,                  /* ticks slept through when nothing happens */
     NODE_ADMIN_EVENTS_MAX = 64, /* transfers, changes and hashes waiting in the mailbox */
-    NODE_EXIT_FATAL = 6,        /* = SERVER_EXIT_DISK of server_main.h */
+    NODE_PASSING_SLOW_NS =
+        3 * 1000 * 1000,     /* a job in passing may keep others waiting for so long */
+    NODE_PASSING_PAUSE = 16, /* times what one took that was slower: the worker's turn */
+    NODE_EXIT_FATAL = 6,     /* = SERVER_EXIT_DISK of server_main.h */
 };
 
 enum node_event_kind {
@@ -38,7 +41,7 @@ enum node_event_kind {
 };
 
 struct node_event {
-    struct node_event *next; /* while it waits behind a job that is run in passing */
+    struct node_event *next; /* of jobs: those submitted, or waiting behind one in passing */
     enum node_event_kind kind;
     union {
         struct {
@@ -79,13 +82,16 @@ struct worker {
     uint32_t out; /* under turn: jobs submitted and not yet taken back */
 };
 
-/* Jobs are run in the order of their submission. A small one of the apply worker may be run by the
- * thread that has just given up the turn; what is submitted behind it waits until it is back. */
+/* A worker's jobs are run in the order of their submission. A small one may be run by the thread
+ * that has just given up the turn; what is submitted behind it waits until it is back. */
 struct in_passing {
+    /* under turn */
     struct node_event *next; /* for the holder of the turn to run when he has given it up */
     bool running;
     struct node_event *behind; /* in order */
     struct node_event **behind_end;
+
+    _Atomic uint64_t not_before_ns; /* one took long: the next ones are the worker's again */
 };
 
 struct node {
@@ -107,8 +113,10 @@ struct node {
     bool handing_over;
     bool replica_stopped;
     bool ended;
-    bool may_run_jobs; /* the holder of the turn may run one when he has given it up */
-    struct in_passing in_passing;
+    bool may_run_jobs;            /* the holder of the turn may run one when he has given it up */
+    struct node_event *submitted; /* in this round, in order; routed when it has sent its frames */
+    struct node_event **submitted_end;
+    struct in_passing in_passing[REPLICA_WORKER_COUNT];
     void *items[NODE_EVENTS_PER_ROUND];
 
     pthread_mutex_t sleep_lock;
@@ -129,8 +137,8 @@ void node__locks_init(struct node *node);
 void node__locks_deinit(struct node *node);
 /* After a push into the mailbox: somebody will look. */
 void node__pushed(struct node *node);
-/* One round, if nobody else is in one: whoever is looks once more. `may_run_jobs`: and runs a small
- * job of the apply worker behind it. The caller holds no lock. */
+/* One round, if nobody else is in one: whoever is looks once more. `may_run_jobs`: and runs small
+ * jobs behind it. The caller holds no lock. */
 void node__take_turn(struct node *node, bool may_run_jobs);
 int node__threads_start(struct node *node) MUST_USE;
 void node__threads_join(struct node *node);

@@ -65,35 +65,63 @@ static void hand_to_worker(struct node *node, struct node_event *event)
     ASSERT_CMP(error, ==, ERR_OK);
 }
 
+/* A leader syncs while its followers do, so it leaves that to its worker and goes on listening. */
+static bool may_run_in_passing(const struct node *node, const struct replica_job *job)
+{
+    const struct in_passing *passing = &node->in_passing[job->worker];
+    return node->may_run_jobs && job->is_small &&
+           !(job->worker == REPLICA_PERSIST && replica_role(node->replica) == NODE_LEADER) &&
+           clock_now_ns(node->options.clock) >=
+               atomic_load_explicit(&passing->not_before_ns, memory_order_relaxed);
+}
+
 void node__submit(void *context, struct replica_job *job)
 {
     struct node *node = context;
-    struct worker *worker = &node->workers[job->worker];
-    struct in_passing *passing = &node->in_passing;
     struct node_event *event = mem_calloc(1, sizeof(*event));
     event->kind = EVENT_JOB;
     event->as.job = job;
+    *node->submitted_end = event;
+    node->submitted_end = &event->next;
+}
+
+static void route(struct node *node, struct node_event *event)
+{
+    struct worker *worker = &node->workers[event->as.job->worker];
+    struct in_passing *passing = &node->in_passing[event->as.job->worker];
     bool alone = worker->out == 0;
     worker->out++;
-    if (job->worker != REPLICA_APPLY) {
-        hand_to_worker(node, event);
-    } else if (passing->running || passing->next != NULL) {
-        event->next = NULL;
+    if (passing->running || passing->next != NULL) {
         *passing->behind_end = event;
         passing->behind_end = &event->next;
-    } else if (alone && job->is_small && node->may_run_jobs) {
+    } else if (alone && may_run_in_passing(node, event->as.job)) {
         passing->next = event;
     } else {
         hand_to_worker(node, event);
     }
 }
 
+/* At the end of a round: on a machine with few cores a worker that is woken earlier takes the core
+ * from under the frames to the followers, and they are what the round was for. */
+static void route_submitted(struct node *node)
+{
+    struct node_event *event = node->submitted;
+    node->submitted = NULL;
+    node->submitted_end = &node->submitted;
+    while (event != NULL) {
+        struct node_event *next = event->next;
+        event->next = NULL;
+        route(node, event);
+        event = next;
+    }
+}
+
 /* A job is back from where it ran. What waited behind one that was run in passing follows. */
 static void job_taken_back(struct node *node, const struct replica_job *job)
 {
-    struct in_passing *passing = &node->in_passing;
+    struct in_passing *passing = &node->in_passing[job->worker];
     node->workers[job->worker].out--;
-    if (job->worker != REPLICA_APPLY || !passing->running) {
+    if (!passing->running) {
         return;
     }
     passing->running = false;
@@ -360,6 +388,7 @@ static void run_round(struct node *node)
     } else {
         node->next_tick_ns = UINT64_MAX;
     }
+    route_submitted(node);
     node__publish(node);
 }
 
@@ -381,10 +410,25 @@ void node__pushed(struct node *node)
     }
 }
 
+static void run_in_passing(struct node *node, struct node_event *event)
+{
+    struct replica_job *const jobs[] = {event->as.job};
+    struct in_passing *passing = &node->in_passing[event->as.job->worker];
+    uint64_t begun_ns = clock_now_ns(node->options.clock);
+    replica_jobs_run(jobs, 1);
+    uint64_t ended_ns = clock_now_ns(node->options.clock);
+    uint64_t took_ns = ended_ns - begun_ns;
+    if (took_ns > NODE_PASSING_SLOW_NS) {
+        atomic_store_explicit(&passing->not_before_ns, ended_ns + took_ns * NODE_PASSING_PAUSE,
+                              memory_order_relaxed);
+    }
+    job_back(node, event);
+}
+
 void node__take_turn(struct node *node, bool may_run_jobs)
 {
-    struct node_event *job = NULL;
     bool ended = false;
+    bool ran;
     do {
         /* Whoever has the turn looks into the mailbox after he has given it up. */
         if (pthread_mutex_trylock(&node->turn) != 0) {
@@ -396,16 +440,22 @@ void node__take_turn(struct node *node, bool may_run_jobs)
             node->may_run_jobs = false;
         }
         ended = node->ended;
-        job = node->in_passing.next;
-        node->in_passing.next = NULL;
-        node->in_passing.running = node->in_passing.running || job != NULL;
-        pthread_mutex_unlock(&node->turn);
-        if (job != NULL) {
-            struct replica_job *const jobs[] = {job->as.job};
-            replica_jobs_run(jobs, 1);
-            job_back(node, job);
+        struct node_event *events[REPLICA_WORKER_COUNT];
+        for (uint32_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
+            struct in_passing *passing = &node->in_passing[i];
+            events[i] = passing->next;
+            passing->next = NULL;
+            passing->running = passing->running || events[i] != NULL;
         }
-    } while (job != NULL);
+        pthread_mutex_unlock(&node->turn);
+        ran = false;
+        for (uint32_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
+            if (events[i] != NULL) {
+                run_in_passing(node, events[i]);
+                ran = true;
+            }
+        }
+    } while (ran);
     if (ended || queue_count(node->mailbox) > 0) {
         wake_loop(node); /* its thread ends with the loop */
     }
@@ -505,7 +555,11 @@ void node__locks_init(struct node *node)
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_cond_init(&node->woken_changed, &attributes);
     pthread_condattr_destroy(&attributes);
-    node->in_passing.behind_end = &node->in_passing.behind;
+    node->submitted_end = &node->submitted;
+    for (uint32_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
+        node->in_passing[i].behind_end = &node->in_passing[i].behind;
+        atomic_init(&node->in_passing[i].not_before_ns, 0);
+    }
 }
 
 void node__locks_deinit(struct node *node)

@@ -18,6 +18,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum {
+    SMALL_BYTES_MAX = 1024, /* a command or a few: with more, more is on its way to listen to */
+};
+
 struct held_frame {
     uint64_t peer;
     struct buf frame;
@@ -125,6 +129,15 @@ static void learn_log_times(struct replica *replica, const struct raft_write *wr
     }
 }
 
+static uint64_t entries_bytes(const struct raft_write *write)
+{
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < write->entry_count && bytes <= SMALL_BYTES_MAX; i++) {
+        bytes += write->entries[i].data.size;
+    }
+    return bytes;
+}
+
 void replica__write_submit(struct replica *replica, const struct raft_ready *ready)
 {
     const struct raft_write *write = &ready->write;
@@ -136,6 +149,8 @@ void replica__write_submit(struct replica *replica, const struct raft_ready *rea
         replica__compaction_truncated(replica, write->truncate_from);
     }
     replica__compaction_appended(replica, write->entries, write->entry_count);
+    job->base.is_small = write->chunk_snapshot == NULL && write->install == NULL &&
+                         entries_bytes(write) <= SMALL_BYTES_MAX;
     if (write->install != NULL) {
         ASSERT(!replica->install_pending);
         replica->install_pending = true;

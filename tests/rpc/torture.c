@@ -347,6 +347,11 @@ static void coverage_check(void)
     CHECK(atomic_load(&torture.timers) > 0);
 }
 
+static void turn_ended(void *context)
+{
+    atomic_fetch_add((_Atomic uint64_t *)context, 1);
+}
+
 static void run(void)
 {
     struct rpc_options options = rpc_options_default();
@@ -358,6 +363,9 @@ static void run(void)
     options.queue_count = 2;
     CHECK(rpc_create(&options, &torture.server_rpc) == ERR_OK);
     CHECK(rpc_create(&options, &torture.client_rpc) == ERR_OK);
+    /* On one side only: with turns reading goes other ways. */
+    _Atomic uint64_t turns = 0;
+    rpc_set_turn_end(torture.server_rpc, turn_ended, &turns);
     for (size_t i = 0; i < SERVERS; i++) {
         server_start(&torture.servers[i], &rng);
         CHECK(torture.servers[i].server != NULL);
@@ -383,6 +391,8 @@ static void run(void)
     pthread_join(worker, NULL);
     CHECK(torture.held_count == 0);
     CHECK(torture.side_count == 0);
+    CHECK(atomic_load(&turns) > 0);
+    rpc_set_turn_end(torture.server_rpc, NULL, NULL);
     rpc_destroy(torture.server_rpc);
     free(clients);
 }
