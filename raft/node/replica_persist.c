@@ -275,7 +275,7 @@ static bool settle(struct replica *replica, struct replica_job *const *jobs, siz
         must_sync = must_sync || ((struct persist_job *)jobs[i])->write.must_sync;
     }
     if (must_sync && worker->unsynced) {
-        int error = wal_sync(worker->wal);
+        int error = wal_make_durable(worker->wal);
         if (error != ERR_OK) {
             fail(replica, "syncing the log", error);
             return false;
@@ -288,7 +288,12 @@ static bool settle(struct replica *replica, struct replica_job *const *jobs, siz
             replica->env.send(replica->env.context, job->held[h].peer, &job->held[h].frame);
         }
     }
-    return true;
+    /* The mark is not synced, so nobody need wait for it. */
+    int error = wal_mark(worker->wal);
+    if (error != ERR_OK) {
+        fail(replica, "marking the log", error);
+    }
+    return error == ERR_OK;
 }
 
 static bool run_compact(struct replica *replica, struct persist_job *job)

@@ -75,6 +75,11 @@ struct wal_append {
 };
 int wal_write(struct wal *wal, const struct wal_append *append) MUST_USE;
 int wal_sync(struct wal *wal) MUST_USE;
+/* wal_sync in two steps, for whoever has something to tell between them: after the first all that
+ * was written is durable; the second leaves the mark by which the next start knows that it was.
+ * Without a first, or after another wal_write, the second does nothing. */
+int wal_make_durable(struct wal *wal) MUST_USE;
+int wal_mark(struct wal *wal) MUST_USE;
 
 /* Makes segment files ahead until `spare_segments` wait, and recycles what a reader still held when
  * it was compacted away. Slow (it writes whole segments): for a background thread, after open and

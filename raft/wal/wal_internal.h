@@ -48,6 +48,7 @@ struct wal {
     struct raft_hard_state hard_state;
     struct raft_membership membership; /* in force at base */
     uint64_t durable_to;               /* in the active segment */
+    bool mark_owed;                    /* synced since the newest mark */
     struct buf staging;
 
     pthread_mutex_t lock; /* everything below */

@@ -337,17 +337,34 @@ int wal_write(struct wal *wal, const struct wal_append *append)
     return error == ERR_OK ? ERR_OK : wal__fail(wal, error);
 }
 
-int wal_sync(struct wal *wal)
+int wal_make_durable(struct wal *wal)
 {
     int error = wal__failed(wal);
     if (error != ERR_OK || wal->durable_to == wal__active(wal)->end) {
         return error;
     }
     error = wal_active_sync(wal);
-    if (error == ERR_OK) {
-        error = wal__write_mark(wal);
-    }
+    wal->mark_owed = error == ERR_OK;
     return error == ERR_OK ? ERR_OK : wal__fail(wal, error);
+}
+
+int wal_mark(struct wal *wal)
+{
+    int error = wal__failed(wal);
+    /* Behind something newer it would be a lie. */
+    bool owed = wal->mark_owed && wal->durable_to == wal__active(wal)->end;
+    wal->mark_owed = false;
+    if (error != ERR_OK || !owed) {
+        return error;
+    }
+    error = wal__write_mark(wal);
+    return error == ERR_OK ? ERR_OK : wal__fail(wal, error);
+}
+
+int wal_sync(struct wal *wal)
+{
+    int error = wal_make_durable(wal);
+    return error == ERR_OK ? wal_mark(wal) : error;
 }
 
 /* ---- compact, reset ---- */

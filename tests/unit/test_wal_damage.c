@@ -427,6 +427,40 @@ static void test_lost_vote_that_the_base_knows_of_is_refused(void **state)
     }
 }
 
+/* What is durable but not marked yet looks like a torn tail when it is damaged; once it is marked,
+ * it is missed. A mark that comes after another write must not speak for that one. */
+static void test_mark_speaks_for_what_was_synced_and_no_more(void **state)
+{
+    (void)state;
+    static const struct {
+        bool mark;
+        bool write_first; /* another group, between the sync and the mark */
+        int expected;
+    } cases[] = {{false, false, ERR_OK}, {true, false, ERR_CORRUPT}, {true, true, ERR_OK}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct written written = written_create();
+        written_fill(&written, 2, 2, true);
+        struct wal_recovery recovery;
+        struct wal *wal = written_open(&written, &recovery);
+        written_append(&written, wal, 0, 2, 5);
+        assert_int_equal(wal_make_durable(wal), ERR_OK);
+        if (cases[i].write_first) {
+            written_append(&written, wal, 0, 2, 5);
+        }
+        if (cases[i].mark) {
+            assert_int_equal(wal_mark(wal), ERR_OK);
+        }
+        damaged_close(wal, &recovery);
+        uint64_t end = segment_end(written.fake, FIRST_SEGMENT);
+        assert_true(fake_vfs_flip_bit(written.fake, FIRST_SEGMENT, (end - 1) * 8));
+        assert_int_equal(damaged_open(written.fake, "", &wal, &recovery), cases[i].expected);
+        if (cases[i].expected == ERR_OK) {
+            damaged_close(wal, &recovery);
+        }
+        written_destroy(&written);
+    }
+}
+
 static void test_lost_write_before_synced_ones_is_refused(void **state)
 {
     (void)state;
@@ -706,6 +740,7 @@ int main(void)
         cmocka_unit_test(test_segment_that_does_not_follow_is_refused),
         cmocka_unit_test(test_older_base_is_refused),
         cmocka_unit_test(test_lost_vote_that_the_base_knows_of_is_refused),
+        cmocka_unit_test(test_mark_speaks_for_what_was_synced_and_no_more),
         cmocka_unit_test(test_lost_write_before_synced_ones_is_refused),
         cmocka_unit_test(test_misdirected_group_is_not_taken),
         cmocka_unit_test(test_cut_group_does_not_follow_a_new_one),
