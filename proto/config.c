@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 
 const char *shard_state_name(enum shard_state state)
 {
@@ -74,6 +75,24 @@ const struct config_group *config_find_group(const struct config *config, uint64
     }
     bool found = low < config->group_count && config->groups[low].id == id;
     return found ? &config->groups[low] : NULL;
+}
+
+bool config_same_replicas(const struct config_group *a, const struct config_group *b)
+{
+    if (a->replica_count != b->replica_count) {
+        return false;
+    }
+    for (uint32_t i = 0; i < a->replica_count; i++) {
+        bool found = false;
+        for (uint32_t j = 0; j < b->replica_count && !found; j++) {
+            found = a->replicas[i].id == b->replicas[j].id &&
+                    strcmp(a->replicas[i].address, b->replicas[j].address) == 0;
+        }
+        if (!found) {
+            return false;
+        }
+    }
+    return true;
 }
 
 /* ---- sharing ---- */

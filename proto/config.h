@@ -53,6 +53,8 @@ struct config *config_create(uint64_t number, uint32_t shard_count);
 struct config *config_clone(const struct config *config);
 void config_free(struct config *config);
 const struct config_group *config_find_group(const struct config *config, uint64_t id);
+/* The same replicas at the same addresses, in whatever order. */
+bool config_same_replicas(const struct config_group *a, const struct config_group *b);
 /* As Config of shardkv.proto. Decode validates all: counts and ranges; group ids nonzero and
  * ascending; replica ids nonzero and distinct within a group; owners and sources 0 or listed
  * groups, owners not departed. ERR_PROTOCOL, or ERR_TOO_LARGE for a table over its limit. */

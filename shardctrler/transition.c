@@ -312,24 +312,6 @@ int transition_move(const struct config *config, uint32_t shard, uint64_t group_
 /* ---- members
  * ---------------------------------------------------------------------------------------------- */
 
-static bool same_replicas(const struct config_group *a, const struct config_group *b)
-{
-    if (a->replica_count != b->replica_count) {
-        return false;
-    }
-    for (uint32_t i = 0; i < a->replica_count; i++) {
-        bool found = false;
-        for (uint32_t j = 0; j < b->replica_count && !found; j++) {
-            found = a->replicas[i].id == b->replicas[j].id &&
-                    strcmp(a->replicas[i].address, b->replicas[j].address) == 0;
-        }
-        if (!found) {
-            return false;
-        }
-    }
-    return true;
-}
-
 /* Whether an address is another group's is not asked: these are what the group's own log has
  * committed, and who is there now is who answers there. */
 int transition_update_members(const struct config *config, const struct config_group *members,
@@ -355,8 +337,8 @@ int transition_update_members(const struct config *config, const struct config_g
                  config->number);
         return ERR_GROUP_UNKNOWN;
     }
-    if (listed == NULL ||
-        (members->members_index > listed->members_index && !same_replicas(members, listed))) {
+    if (listed == NULL || (members->members_index > listed->members_index &&
+                           !config_same_replicas(members, listed))) {
         *out = transition_make_members(config, members);
     }
     return 0;

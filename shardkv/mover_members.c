@@ -40,21 +40,6 @@ static void list_voters(const struct raft_membership *members, struct config_gro
     }
 }
 
-static bool lists_all(const struct config_group *listed, const struct config_group *members)
-{
-    for (uint32_t i = 0; i < members->replica_count; i++) {
-        bool found = false;
-        for (uint32_t j = 0; j < listed->replica_count && !found; j++) {
-            found = listed->replicas[j].id == members->replicas[i].id &&
-                    strcmp(listed->replicas[j].address, members->replicas[i].address) == 0;
-        }
-        if (!found) {
-            return false;
-        }
-    }
-    return listed->replica_count == members->replica_count;
-}
-
 /* True when others look for this group at other and older replicas than `out`. */
 static bool find_news(const struct mover *mover, struct config_group *out)
 {
@@ -72,7 +57,7 @@ static bool find_news(const struct mover *mover, struct config_group *out)
         return false;
     }
     list_voters(&mover->members, out);
-    return out->replica_count > 0 && !lists_all(listed, out);
+    return out->replica_count > 0 && !config_same_replicas(listed, out);
 }
 
 void mover__run_members(struct mover *mover, struct task *task)
