@@ -12,12 +12,14 @@
 #include "base/vfs.h"
 #include "lib/fake_store.h"
 #include "shardkv/write_buffer.h"
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 enum { KEYS = 40, VIEWS_MAX = 3, ROUNDS = 4000, SEEDS = 20 };
 
@@ -290,6 +292,229 @@ static void test_write_buffer_failure_below_is_final_and_told(void **state)
     pair_deinit(&pair);
 }
 
+/* ---- over a store that watches what it is given ---- */
+
+/* One test at a time: the operations of a store have no place for more than the store itself. */
+static struct {
+    struct store_ops ops;
+    const struct store_ops *real;
+    struct store buffer;
+    uint32_t tables;    /* carried down */
+    uint32_t rows_left; /* that a scan gets before it fails */
+} watch;
+
+static void assert_value(struct bytes key, const struct store_view *view, int expected,
+                         struct bytes value)
+{
+    const struct store *store = &watch.buffer;
+    struct store_value found = {0};
+    assert_int_equal(store->ops->get(store->store, view, key, &found), expected);
+    assert_true(bytes_equal(found.bytes, value));
+    store->ops->value_release(store->store, &found);
+}
+
+/* The rows of a table on its way: in order, and still there for everybody who asks. */
+static int watched_write_rows(void *store, const struct store_row *const *rows, size_t count)
+{
+    struct store_view *view = watch.buffer.ops->view_open(watch.buffer.store);
+    for (size_t i = 0; i < count; i++) {
+        assert_true(i == 0 || bytes_compare(rows[i - 1]->key, rows[i]->key) < 0);
+        int expected = rows[i]->deleted ? ERR_NOT_FOUND : 0;
+        assert_value(rows[i]->key, NULL, expected, rows[i]->value);
+        assert_value(rows[i]->key, view, expected, rows[i]->value);
+    }
+    watch.buffer.ops->view_close(watch.buffer.store, view);
+    watch.tables++;
+    return watch.real->write_rows(store, rows, count);
+}
+
+static bool watched_valid(const struct store_iterator *iterator)
+{
+    return watch.rows_left > 0 && watch.real->iterator_valid(iterator);
+}
+
+static void watched_next(struct store_iterator *iterator)
+{
+    watch.rows_left--;
+    watch.real->iterator_next(iterator);
+}
+
+static int watched_error(const struct store_iterator *iterator)
+{
+    return watch.rows_left > 0 ? watch.real->iterator_error(iterator) : ERR_CORRUPT;
+}
+
+static struct fake_store *watch_open(const struct write_buffer_options *options)
+{
+    struct fake_store *fake = fake_store_create(vfs_system());
+    struct store below = fake_store_as_store(fake);
+    memset(&watch, 0, sizeof watch);
+    watch.real = below.ops;
+    watch.rows_left = UINT32_MAX;
+    watch.ops = *below.ops;
+    watch.ops.write_rows = watched_write_rows;
+    watch.ops.iterator_valid = watched_valid;
+    watch.ops.iterator_next = watched_next;
+    watch.ops.iterator_error = watched_error;
+    below.ops = &watch.ops;
+    assert_int_equal(write_buffer_open(&below, options, &watch.buffer), 0);
+    return fake;
+}
+
+static void watch_close(struct fake_store *fake)
+{
+    write_buffer_close(&watch.buffer);
+    fake_store_destroy(fake);
+}
+
+static void watch_put(struct bytes key, struct bytes value)
+{
+    const struct store *store = &watch.buffer;
+    struct store_batch *batch = store->ops->batch_create(store->store);
+    store->ops->batch_put(batch, key, value);
+    assert_int_equal(store->ops->write(store->store, batch), 0);
+    store->ops->batch_destroy(batch);
+}
+
+static void watch_delete(struct bytes key)
+{
+    const struct store *store = &watch.buffer;
+    struct store_batch *batch = store->ops->batch_create(store->store);
+    store->ops->batch_delete(batch, key);
+    assert_int_equal(store->ops->write(store->store, batch), 0);
+    store->ops->batch_destroy(batch);
+}
+
+static const struct write_buffer_options one_threaded = {.without_thread = true};
+
+static void test_write_buffer_rows_are_found_while_they_are_carried_down(void **state)
+{
+    (void)state;
+    struct fake_store *fake = watch_open(&one_threaded);
+    for (uint32_t round = 0; round < 4; round++) {
+        for (uint32_t i = 0; i < 100; i++) {
+            char key[24];
+            char value[24];
+            /* Most are alike in the eight bytes that are compared first. */
+            snprintf(key, sizeof key, "alike---%u", (i * 37 + round) % 100);
+            snprintf(value, sizeof value, "%u", round * 100 + i);
+            if (i % 5 == 0) {
+                watch_delete(bytes_of_string(key));
+            } else {
+                watch_put(bytes_of_string(key), bytes_of_string(value));
+            }
+        }
+        assert_int_equal(watch.buffer.ops->flush(watch.buffer.store), 0);
+    }
+    assert_int_equal(watch.tables, 4);
+    watch_close(fake);
+}
+
+static void test_write_buffer_value_stays_as_it_was_read(void **state)
+{
+    (void)state;
+    struct fake_store *fake = watch_open(&one_threaded);
+    const struct store *store = &watch.buffer;
+    (void)mallopt(M_PERTURB, 0x5a); /* what is freed does not look as before */
+    watch_put(bytes_of_string("key"), bytes_of_string("what was read"));
+    struct store_value value = {0};
+    assert_int_equal(store->ops->get(store->store, NULL, bytes_of_string("key"), &value), 0);
+    watch_put(bytes_of_string("key"), bytes_of_string("a newer one"));
+    assert_memory_equal(value.bytes.data, "what was read", value.bytes.size);
+    watch_delete(bytes_of_string("key"));
+    assert_int_equal(store->ops->flush(store->store), 0); /* and nobody else holds its table */
+    watch_put(bytes_of_string("another"), bytes_of_string("table"));
+    assert_memory_equal(value.bytes.data, "what was read", value.bytes.size);
+    store->ops->value_release(store->store, &value);
+    (void)mallopt(M_PERTURB, 0);
+    watch_close(fake);
+}
+
+static void test_write_buffer_keys_with_alike_hashes_are_two(void **state)
+{
+    (void)state;
+    struct fake_store *fake = watch_open(&one_threaded);
+    struct bytes first = bytes_of_string("key583533");
+    struct bytes second = bytes_of_string("key5463120");
+    /* Alike in the half that a slot keeps, and in the bits that choose the slot. */
+    uint64_t differ = XXH3_64bits(first.data, first.size) ^ XXH3_64bits(second.data, second.size);
+    assert_true((differ & 0xffffffff000003ffull) == 0);
+    watch_put(first, bytes_of_string("1"));
+    assert_value(second, NULL, ERR_NOT_FOUND, BYTES_EMPTY);
+    watch_put(second, bytes_of_string("2"));
+    assert_value(first, NULL, 0, bytes_of_string("1"));
+    watch_delete(first);
+    assert_value(second, NULL, 0, bytes_of_string("2"));
+    assert_value(first, NULL, ERR_NOT_FOUND, BYTES_EMPTY);
+    watch_close(fake);
+}
+
+/* Rows of memory behind the place where the store below failed must not be shown: what lies between
+ * them is not known. */
+static void test_write_buffer_scan_ends_where_the_store_below_fails(void **state)
+{
+    (void)state;
+    struct fake_store *fake = watch_open(&one_threaded);
+    const struct store *store = &watch.buffer;
+    watch_put(bytes_of_string("a"), bytes_of_string("below"));
+    watch_put(bytes_of_string("c"), bytes_of_string("below"));
+    assert_int_equal(store->ops->flush(store->store), 0);
+    watch_put(bytes_of_string("d"), bytes_of_string("in memory"));
+    watch.rows_left = 1;
+    struct store_iterator *iterator =
+        store->ops->iterator_create(store->store, NULL, BYTES_EMPTY, BYTES_EMPTY);
+    assert_true(store->ops->iterator_valid(iterator));
+    assert_true(bytes_equal(store->ops->iterator_key(iterator), bytes_of_string("a")));
+    assert_int_equal(store->ops->iterator_error(iterator), 0);
+    store->ops->iterator_next(iterator);
+    assert_false(store->ops->iterator_valid(iterator));
+    assert_int_equal(store->ops->iterator_error(iterator), ERR_CORRUPT);
+    store->ops->iterator_destroy(iterator);
+    watch.rows_left = UINT32_MAX;
+    watch_close(fake);
+}
+
+static uint64_t heap_bytes(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
+/* Writers wait rather than fill the memory, and what is below, and no longer looked at, is given
+ * back. (Under the address sanitizer the heap is not told, but it tells of leaks itself.) */
+static void test_write_buffer_memory_is_bounded_and_given_back(void **state)
+{
+    (void)state;
+    enum { TABLE_BYTES = 1024 * 1024, TABLES_MAX = 2, VALUE_BYTES = 10000, WRITES = 2000 };
+    struct write_buffer_options options = {
+        .table_bytes_max = TABLE_BYTES, .tables_max = TABLES_MAX, .without_thread = true};
+    struct fake_store *fake = watch_open(&options);
+    const struct store *store = &watch.buffer;
+    uint64_t before = heap_bytes();
+    uint8_t *value = mem_calloc(1, VALUE_BYTES);
+    for (uint64_t i = 1; i <= WRITES; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", (unsigned)(i % KEYS));
+        watch_put(bytes_of_string(key), bytes_of(value, VALUE_BYTES));
+        /* A table counts at least what was written to it. */
+        uint64_t tables = i * VALUE_BYTES / (TABLE_BYTES + VALUE_BYTES);
+        assert_in_range(tables, 0, watch.tables + TABLES_MAX + 1);
+        if (i % 100 == 0) {
+            struct store_view *view = i % 200 == 0 ? store->ops->view_open(store->store) : NULL;
+            struct store_iterator *iterator =
+                store->ops->iterator_create(store->store, view, BYTES_EMPTY, BYTES_EMPTY);
+            assert_true(store->ops->iterator_valid(iterator));
+            store->ops->iterator_destroy(iterator);
+            store->ops->view_close(store->store, view);
+            assert_value(bytes_of_string(key), NULL, 0, bytes_of(value, VALUE_BYTES));
+        }
+    }
+    free(value);
+    assert_int_equal(store->ops->flush(store->store), 0);
+    assert_in_range(heap_bytes(), 0, before + TABLE_BYTES);
+    watch_close(fake);
+}
+
 /* ---- with its thread, over RocksDB: one writes, one reads, one looks over all ---- */
 
 struct readers {
@@ -382,6 +607,11 @@ int main(void)
         cmocka_unit_test(test_write_buffer_closed_has_carried_everything_down),
         cmocka_unit_test(test_write_buffer_crash_leaves_a_prefix_of_whole_batches),
         cmocka_unit_test(test_write_buffer_failure_below_is_final_and_told),
+        cmocka_unit_test(test_write_buffer_rows_are_found_while_they_are_carried_down),
+        cmocka_unit_test(test_write_buffer_value_stays_as_it_was_read),
+        cmocka_unit_test(test_write_buffer_keys_with_alike_hashes_are_two),
+        cmocka_unit_test(test_write_buffer_scan_ends_where_the_store_below_fails),
+        cmocka_unit_test(test_write_buffer_memory_is_bounded_and_given_back),
         cmocka_unit_test(test_write_buffer_threads_see_whole_batches_and_never_older_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
