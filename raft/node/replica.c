@@ -385,6 +385,7 @@ static void tell_members(struct replica *replica)
 
 void replica_poll(struct replica *replica)
 {
+    ASSERT(!replica->stopping); /* the core still knows reads that were answered */
     if (replica->dead) {
         return;
     }

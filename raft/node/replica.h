@@ -141,8 +141,8 @@ void replica_change_member(struct replica *replica, const struct raft_change *ch
 void replica_hash(struct replica *replica, node_hash_fn done, void *context);
 /* A job that was run. takes. */
 void replica_job_done(struct replica_job *job);
-/* Refuses new work, answers what waits, submits nothing but what is needed to end; then wait for
- * replica_is_idle. */
+/* Refuses new work, answers what waits, submits nothing. It is not ticked nor polled any more; jobs
+ * that are out still come back: wait for replica_is_idle. */
 void replica_stop(struct replica *replica);
 
 void replica_poll(struct replica *replica);

@@ -215,13 +215,17 @@ static void loop_round(struct node *node)
 {
     struct sim_host *former = sim_callback_enter(node->host);
     struct mail *requests = take_news(node);
-    run_ticks(node);
+    if (!node->replica_stopped) {
+        run_ticks(node);
+    }
     while (requests != NULL) {
         struct mail *next = requests->next;
         mail_take(node, requests);
         requests = next;
     }
-    sim_node_poll(node);
+    if (!node->replica_stopped) {
+        sim_node_poll(node);
+    }
     sim_callback_leave(former);
 }
 
@@ -239,7 +243,7 @@ static void tick_run(void *context, void *payload)
 {
     (void)payload;
     struct node *node = context;
-    if (node->host->dying || node->killed || node->stopped) {
+    if (node->host->dying || node->killed || node->stopped || node->replica_stopped) {
         return;
     }
     loop_round(node);

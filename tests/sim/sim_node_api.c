@@ -89,6 +89,7 @@ void __wrap_node_stop(struct node *node)
             sim_step();
         }
         if (!node->host->dying) {
+            node->replica_stopped = true;
             replica_stop(node->replica);
         }
         while (!replica_is_idle(node->replica) && !node->host->dying) {

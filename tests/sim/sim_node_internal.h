@@ -58,6 +58,7 @@ struct node {
     uint64_t tick_ns; /* this host's idea of a tick */
     uint64_t next_tick_ns;
     bool started;
+    bool replica_stopped; /* only its jobs come back */
     bool stopped;
     bool killed;
     struct node_worker workers[REPLICA_WORKER_COUNT];
