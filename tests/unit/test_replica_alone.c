@@ -11,6 +11,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +27,8 @@ struct alone {
     struct replica *replica;
     struct replica_job *jobs[JOBS_MAX]; /* in order of submission */
     size_t job_count;
+    uint64_t frames_sent;
+    uint64_t syncs_then; /* of the disk, when the newest frame was sent */
 };
 
 static uint64_t alone_now_ns(void *context)
@@ -42,8 +45,10 @@ static void alone_submit(void *context, struct replica_job *job)
 
 static void alone_send(void *context, uint64_t peer, struct buf *frame)
 {
-    (void)context;
+    struct alone *alone = context;
     (void)peer;
+    alone->frames_sent++;
+    alone->syncs_then = fake_vfs_count(alone->disk, FAKE_SYNC);
     buf_deinit(frame); /* the test knows what a peer would say to it */
 }
 
@@ -319,6 +324,81 @@ static void test_alone_entry_in_the_place_of_ours_is_no_answer(void **state)
     alone_close(&alone);
 }
 
+/* ---- what was promised ----------------------------------------------------------------------- */
+
+struct name {
+    char text[64];
+};
+
+static void keep_name(void *context, const char *text)
+{
+    struct name *name = context;
+    if (strstr(text, ".wal") != NULL) {
+        snprintf(name->text, sizeof(name->text), "replica/wal/%s", text); /* the newest is last */
+    }
+}
+
+/* Opens the log of the disk as it is, after a bit of `text` in it was flipped. */
+static int open_damaged(struct alone *alone, const char *text)
+{
+    struct fake_vfs *copy = fake_vfs_clone(alone->disk);
+    const struct vfs *vfs = fake_vfs_vfs(copy);
+    struct name name = {{0}};
+    struct buf bytes = {0};
+    assert_int_equal(vfs->list(vfs->context, "replica/wal", keep_name, &name), ERR_OK);
+    assert_true(fake_vfs_file_bytes(copy, name.text, &bytes));
+    const uint8_t *at = memmem(bytes.data, bytes.size, text, strlen(text));
+    assert_non_null(at);
+    assert_true(fake_vfs_flip_bit(copy, name.text, (uint64_t)(at - bytes.data) * 8));
+    struct wal *wal = NULL;
+    struct wal_recovery recovery;
+    char why[512];
+    struct wal_options options = wal_options_default();
+    options.prewrite = false;
+    int error = wal_open(vfs, "replica/wal", &options, NULL, 0, &wal, &recovery, why, sizeof(why));
+    if (error == ERR_OK) {
+        wal_recovery_free(&recovery);
+        wal_close(wal);
+    }
+    buf_deinit(&bytes);
+    fake_vfs_destroy(copy);
+    return error;
+}
+
+/* An acceptance leaves when its entry is durable and not a moment before. By then, or soon after,
+ * the log says so itself: damage to the entry is no torn tail any more. */
+static void test_alone_acceptance_follows_the_sync_and_the_mark_it(void **state)
+{
+    (void)state;
+    static const char text[] = "what was promised";
+    struct alone alone;
+    alone_open(&alone);
+    alone_meet_peers(&alone);
+    struct raft_position last = alone_status(&alone).raft.last;
+    struct raft_entry entry = {
+        .position = {last.index + 1, 5}, .kind = RAFT_ENTRY_COMMAND, .data = bytes_of_string(text)};
+    entry.owner = blob_copy(entry.data);
+    entry.data = blob_view(entry.owner);
+    alone_hear(&alone, 2,
+               &(struct raft_message){.kind = RAFT_MSG_APPEND,
+                                      .term = 5,
+                                      .position = last,
+                                      .commit = 0,
+                                      .entries = &entry,
+                                      .entry_count = 1});
+    replica_poll(alone.replica);
+    assert_int_equal(alone.job_count, 1);
+    assert_string_equal(alone.jobs[0]->name, "write");
+    uint64_t sent = alone.frames_sent;
+    uint64_t syncs = fake_vfs_count(alone.disk, FAKE_SYNC);
+    alone_settle(&alone);
+    assert_int_equal(alone.frames_sent, sent + 1);
+    assert_int_equal(alone.syncs_then, syncs + 1);
+    assert_int_equal(open_damaged(&alone, text), ERR_CORRUPT);
+    blob_unref(entry.owner);
+    alone_close(&alone);
+}
+
 /* Both peers have it, so it is committed; our own disk has it not. Should we apply it now, and
  * flush what we applied, a power loss would leave a state that is ahead of the log. */
 static void test_alone_committed_is_applied_when_it_is_durable_here(void **state)
@@ -358,6 +438,7 @@ int main(void)
         cmocka_unit_test(test_alone_frames_of_others_are_refused),
         cmocka_unit_test(test_alone_peer_counts_when_its_incarnation_is_durable),
         cmocka_unit_test(test_alone_entry_in_the_place_of_ours_is_no_answer),
+        cmocka_unit_test(test_alone_acceptance_follows_the_sync_and_the_mark_it),
         cmocka_unit_test(test_alone_committed_is_applied_when_it_is_durable_here),
     };
     log_set_level(getenv("TEST_LOG") == NULL ? (enum log_level)(LOG_ERROR + 1) : LOG_INFO);
