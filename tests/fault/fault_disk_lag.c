@@ -11,6 +11,8 @@
 
 #define CATCH_UP_SECONDS 20.0
 #define STEP_BYTES       (256u * 1024u)
+#define IN_FLIGHT_BYTES  (9u * 1024u * 1024u) /* the core's window of one follower, and an append  \
+                                               */
 
 /* ---- J11: a follower is away past compaction ---- */
 
@@ -80,6 +82,12 @@ void j11_lag(void)
             fault_kill(&test->fault, follower);
         } else {
             process_signal(follower, SIGSTOP);
+        }
+        if (!killed) {
+            /* What the leader has sent ahead of acknowledgements lies in the sockets and will be
+             * read: the cut must come behind it. */
+            disk_fill(test, IN_FLIGHT_BYTES, 30, NULL, NULL);
+            (void)log_first_of(test, leader, &last);
         }
         write_until_cut(test, leader, last + 1);
         double from = now_seconds();
