@@ -175,6 +175,8 @@ class Test:
         elif name.startswith("golden."):
             script = ROOT / "tests/golden/scripts" / (name.partition(".")[2] + ".txt")
             self.program, self.arguments = "golden", [str(script)] + rest
+        elif name == "rpc_torture":
+            self.program, self.arguments = name, rest
         elif name.startswith("raft."):
             self.program, self.arguments = "raft_suite", ["--test", name.partition(".")[2]] + rest
         elif name.startswith(SIM_PREFIXES):

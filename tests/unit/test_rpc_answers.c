@@ -22,6 +22,8 @@ struct fixture {
     struct side server[STREAMS_MAX + 1];
     struct side client[STREAMS_MAX + 1];
     uint32_t opened_count; /* the server's queue thread */
+    struct gate held;      /* the server's queue thread stands still .. */
+    struct gate let_go;    /* .. until this */
 };
 
 static int on_opened(void *context, struct rpc_stream *stream)
@@ -51,6 +53,18 @@ static void on_closed(void *context, struct rpc_stream *stream, int error, const
     struct side *side = rpc_stream_user(stream);
     atomic_store(&side->error, error);
     gate_pass(&side->closed);
+}
+
+static void on_hold(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
+{
+    struct fixture *fixture = context;
+    (void)request;
+    (void)owner;
+    gate_pass(&fixture->held);
+    gate_wait(&fixture->let_go, 1);
+    struct buf reply;
+    buf_of_text(&reply, "held");
+    rpc_call_reply(call, &reply);
 }
 
 static bool on_answer(void *context, struct rpc_stream *stream, struct bytes message,
@@ -100,6 +114,8 @@ static int setup(void **state)
         side_init(&fixture->server[i]);
         side_init(&fixture->client[i]);
     }
+    gate_init(&fixture->held);
+    gate_init(&fixture->let_go);
     struct world *world = &fixture->world;
     world_init(world, 1, NULL);
     world->options.answer_bytes_max = ANSWER_BYTES_MAX;
@@ -107,6 +123,7 @@ static int setup(void **state)
     world_server(world);
     assert_int_equal(rpc_server_add_stream(world->server, "/t.T/A", &server_events, fixture), 0);
     assert_int_equal(rpc_server_add_stream(world->server, "/t.T/B", &server_events, fixture), 0);
+    assert_int_equal(rpc_server_add_unary(world->server, "/t.T/Hold", on_hold, fixture), 0);
     world_start(world);
     *state = fixture;
     return 0;
@@ -128,6 +145,8 @@ static int teardown(void **state)
         side_deinit(&fixture->server[i]);
         side_deinit(&fixture->client[i]);
     }
+    gate_deinit(&fixture->held);
+    gate_deinit(&fixture->let_go);
     free(fixture);
     return 0;
 }
@@ -182,6 +201,41 @@ static void test_answers_not_read_end_the_stream_that_holds_the_most(void **stat
     assert_int_equal(gate_count(&fixture->server[READER].closed), 0);
 }
 
+/* The bytes of who was cancelled are there until its thread comes to it. They are not held against
+ * the others meanwhile. */
+static void test_answers_of_who_was_cancelled_count_no_more(void **state)
+{
+    enum { READER, SLEEPER, ANSWERS_MAX = 1000 };
+    struct fixture *fixture = *state;
+    client_open(fixture, READER, "/t.T/A", true);
+    gate_wait(&fixture->server[READER].opened, 1);
+    client_open(fixture, SLEEPER, "/t.T/A", false);
+    gate_wait(&fixture->server[SLEEPER].opened, 1);
+    struct outcome outcome;
+    struct buf request;
+    outcome_init(&outcome);
+    buf_of_text(&request, "x");
+    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, soon_ns(),
+                                    outcome_done, &outcome, NULL),
+                     ERR_OK);
+    gate_wait(&fixture->held, 1);
+
+    uint32_t sent = 0;
+    while (sent < ANSWERS_MAX && answer(&fixture->server[SLEEPER]) == ERR_OK) {
+        sent++;
+    }
+    assert_in_range(sent, 1, ANSWERS_MAX - 1);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(answer(&fixture->server[READER]), ERR_OK);
+    }
+    gate_pass(&fixture->let_go);
+    gate_wait(&fixture->client[READER].messages, 3);
+    gate_wait(&fixture->server[SLEEPER].closed, 1);
+    gate_wait(&outcome.done, 1);
+    outcome_deinit(&outcome);
+    assert_int_equal(gate_count(&fixture->server[READER].closed), 0);
+}
+
 static void test_streams_of_one_method_leave_room_for_those_of_another(void **state)
 {
     struct fixture *fixture = *state;
@@ -210,6 +264,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_answers_not_read_end_the_stream_that_holds_the_most),
+        TEST(test_answers_of_who_was_cancelled_count_no_more),
         TEST(test_streams_of_one_method_leave_room_for_those_of_another),
         TEST(test_one_stream_more_of_a_method_is_refused),
     };

@@ -54,6 +54,19 @@ static void on_closed(void *context, struct rpc_stream *stream, int error, const
 static const struct rpc_stream_events events = {
     .opened = on_opened, .message = on_message, .closed = on_closed};
 
+enum { LARGE_BYTES = 1024 * 1024, ANSWER_BYTES_MAX = 4 * LARGE_BYTES };
+
+static void handle_large(void *context, struct rpc_call *call, struct bytes request,
+                         struct blob *owner)
+{
+    (void)context;
+    (void)request;
+    (void)owner;
+    struct buf reply;
+    buf_of_pattern(&reply, LARGE_BYTES, 1);
+    rpc_call_reply(call, &reply);
+}
+
 static int setup(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof(*fixture));
@@ -67,8 +80,10 @@ static int setup(void **state)
     assert_int_equal(rpc_create(&options, &world->server_rpc), ERR_OK);
     assert_int_equal(rpc_create(&options, &world->client_rpc), ERR_OK);
     world->options = rpc_server_options_default("127.0.0.1:0");
+    world->options.answer_bytes_max = ANSWER_BYTES_MAX;
     world_server(world);
     assert_int_equal(rpc_server_add_unary(world->server, "/t.T/Echo", handle_echo, NULL), 0);
+    assert_int_equal(rpc_server_add_unary(world->server, "/t.T/Large", handle_large, NULL), 0);
     assert_int_equal(rpc_server_add_stream(world->server, "/t.T/Stream", &events, fixture), 0);
     world_start(world);
     *state = fixture;
@@ -97,11 +112,14 @@ struct bare {
 
 static grpc_channel *bare_channel(const char *address)
 {
-    grpc_arg list[1];
-    grpc_channel_args arguments = {1, list};
+    grpc_arg list[2];
+    grpc_channel_args arguments = {2, list};
     list[0].type = GRPC_ARG_INTEGER;
     list[0].key = (char *)(uintptr_t)GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL;
     list[0].value.integer = 1;
+    list[1].type = GRPC_ARG_INTEGER;
+    list[1].key = (char *)(uintptr_t)GRPC_ARG_HTTP2_BDP_PROBE;
+    list[1].value.integer = 0; /* its windows stay as small as they begin */
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
     grpc_channel *channel = grpc_channel_create(address, credentials, &arguments);
     grpc_channel_credentials_release(credentials);
@@ -231,6 +249,126 @@ static void test_stream_message_compressed_is_never_delivered(void **state)
     assert_int_not_equal(bare_call(fixture, &bare), GRPC_STATUS_OK);
     assert_int_equal(gate_count(&fixture->messages), 0);
     server_still_serves(fixture);
+}
+
+/* --- answers that nobody reads --- */
+
+/* A call whose answer is asked for, and taken only when the test says so. */
+struct unread {
+    grpc_call *call;
+    grpc_byte_buffer *request;
+    grpc_byte_buffer *reply;
+    grpc_metadata_array initial;
+    grpc_metadata_array trailing;
+    grpc_status_code status;
+    grpc_slice details;
+};
+
+static void unread_start(struct unread *unread, grpc_channel *channel, grpc_completion_queue *queue,
+                         const char *method)
+{
+    memset(unread, 0, sizeof(*unread));
+    unread->call = grpc_channel_create_call(channel, NULL, GRPC_PROPAGATE_DEFAULTS, queue,
+                                            grpc_slice_from_static_string(method), NULL,
+                                            gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+    grpc_slice slice = grpc_slice_from_static_string("much");
+    unread->request = grpc_raw_byte_buffer_create(&slice, 1);
+    unread->details = grpc_empty_slice();
+    grpc_metadata_array_init(&unread->initial);
+    grpc_metadata_array_init(&unread->trailing);
+    grpc_op ops[5] = {0};
+    ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    ops[1].op = GRPC_OP_SEND_MESSAGE;
+    ops[1].data.send_message.send_message = unread->request;
+    ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
+    ops[3].op = GRPC_OP_RECV_INITIAL_METADATA;
+    ops[3].data.recv_initial_metadata.recv_initial_metadata = &unread->initial;
+    assert_int_equal(grpc_call_start_batch(unread->call, ops, 4, unread, NULL), GRPC_CALL_OK);
+    grpc_op end = {.op = GRPC_OP_RECV_STATUS_ON_CLIENT};
+    end.data.recv_status_on_client.trailing_metadata = &unread->trailing;
+    end.data.recv_status_on_client.status = &unread->status;
+    end.data.recv_status_on_client.status_details = &unread->details;
+    assert_int_equal(grpc_call_start_batch(unread->call, &end, 1, &unread->status, NULL),
+                     GRPC_CALL_OK);
+}
+
+static void unread_read(struct unread *unread)
+{
+    grpc_op op = {.op = GRPC_OP_RECV_MESSAGE};
+    op.data.recv_message.recv_message = &unread->reply;
+    assert_int_equal(grpc_call_start_batch(unread->call, &op, 1, &unread->reply, NULL),
+                     GRPC_CALL_OK);
+}
+
+static void unread_free(struct unread *unread)
+{
+    grpc_byte_buffer_destroy(unread->request);
+    grpc_byte_buffer_destroy(unread->reply);
+    grpc_metadata_array_destroy(&unread->initial);
+    grpc_metadata_array_destroy(&unread->trailing);
+    grpc_slice_unref(unread->details);
+    grpc_call_unref(unread->call);
+}
+
+/* Until the event of this tag; others may come before it. */
+static void event_wait(grpc_completion_queue *queue, const void *tag)
+{
+    gpr_timespec until = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                                      gpr_time_from_seconds(WORLD_WAIT_S, GPR_TIMESPAN));
+    grpc_event event;
+    do {
+        event = grpc_completion_queue_next(queue, until, NULL);
+        assert_int_equal(event.type, GRPC_OP_COMPLETE);
+    } while (event.tag != tag);
+}
+
+static void test_answers_of_calls_that_are_not_read_are_given_up_from_the_oldest(void **state)
+{
+    enum { KEPT = ANSWER_BYTES_MAX / LARGE_BYTES, CALLS = 2 * KEPT };
+    struct fixture *fixture = *state;
+    struct buf reply;
+    buf_init(&reply);
+    for (int i = 0; i < 2 * CALLS; i++) { /* who reads is not counted on */
+        buf_clear(&reply);
+        assert_int_equal(call_text(fixture->world.channel, "/t.T/Large", "x", &reply, NULL, 0),
+                         ERR_OK);
+        assert_true(is_pattern(buf_view(&reply), LARGE_BYTES, 1));
+    }
+    buf_deinit(&reply);
+
+    grpc_init();
+    grpc_completion_queue *queue = grpc_completion_queue_create_for_next(NULL);
+    grpc_channel *channel = bare_channel(fixture->world.address);
+    struct unread calls[CALLS];
+    for (int i = 0; i < CALLS; i++) {
+        unread_start(&calls[i], channel, queue, "/t.T/Large");
+        event_wait(queue, &calls[i]); /* the answer is on its way */
+    }
+    /* Whatever else goes over the same connection proves that who had to go is told by now. */
+    for (int i = 0; i < 20; i++) {
+        struct unread other;
+        unread_start(&other, channel, queue, "/t.T/Echo");
+        unread_read(&other);
+        event_wait(queue, &other.status);
+        assert_int_equal(other.status, GRPC_STATUS_OK);
+        unread_free(&other);
+    }
+    for (int i = 0; i < CALLS; i++) {
+        unread_read(&calls[i]);
+        event_wait(queue, &calls[i].status);
+        if (i < CALLS - KEPT) {
+            assert_int_not_equal(calls[i].status, GRPC_STATUS_OK);
+        } else {
+            assert_int_equal(calls[i].status, GRPC_STATUS_OK);
+        }
+    }
+    server_still_serves(fixture);
+    grpc_channel_destroy(channel);
+    queue_drain(queue);
+    for (int i = 0; i < CALLS; i++) {
+        unread_free(&calls[i]);
+    }
+    grpc_shutdown();
 }
 
 /* --- a network that falls silent --- */
@@ -366,6 +504,7 @@ int main(void)
         TEST(test_stream_message_too_large_ends_the_stream),
         TEST(test_call_compressed_is_unimplemented),
         TEST(test_stream_message_compressed_is_never_delivered),
+        TEST(test_answers_of_calls_that_are_not_read_are_given_up_from_the_oldest),
         TEST(test_stream_over_a_silent_network_ends_on_both_sides),
     };
 #undef TEST

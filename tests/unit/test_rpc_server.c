@@ -1,10 +1,15 @@
 /* The server's life: addresses, methods, starting, going down with calls in flight. */
 #include "rpc/world.h"
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
+
+enum { BLOCKED = 2 }; /* calls that a handler holds up */
 
 struct fixture {
     struct world world;
@@ -13,6 +18,8 @@ struct fixture {
     pthread_t thread;
     uint64_t grace_ns;
     _Atomic bool down;
+    struct gate entered; /* the server's queue thread, into a handler that blocks .. */
+    struct gate let_go;  /* .. until this has been passed as often */
 };
 
 static void handle_hold(void *context, struct rpc_call *call, struct bytes request,
@@ -25,11 +32,28 @@ static void handle_hold(void *context, struct rpc_call *call, struct bytes reque
     gate_pass(&fixture->arrived);
 }
 
+/* Holds up its queue's thread, as no handler of the product may. */
+static void handle_block(void *context, struct rpc_call *call, struct bytes request,
+                         struct blob *owner)
+{
+    (void)request;
+    (void)owner;
+    struct fixture *fixture = context;
+    gate_pass(&fixture->entered);
+    uint64_t entered = gate_count(&fixture->entered);
+    gate_wait(&fixture->let_go, entered < BLOCKED ? entered : BLOCKED);
+    struct buf reply;
+    buf_of_text(&reply, "executed");
+    rpc_call_reply(call, &reply);
+}
+
 static int setup(void **state)
 {
     struct fixture *fixture = calloc(1, sizeof(*fixture));
     assert_non_null(fixture);
     gate_init(&fixture->arrived);
+    gate_init(&fixture->entered);
+    gate_init(&fixture->let_go);
     world_init(&fixture->world, 1, NULL);
     *state = fixture;
     return 0;
@@ -41,6 +65,7 @@ static void serve(struct fixture *fixture)
     world_server(world);
     assert_int_equal(rpc_server_add_unary(world->server, "/t.T/Echo", handle_echo, NULL), 0);
     assert_int_equal(rpc_server_add_unary(world->server, "/t.T/Hold", handle_hold, fixture), 0);
+    assert_int_equal(rpc_server_add_unary(world->server, "/t.T/Block", handle_block, fixture), 0);
     world_start(world);
 }
 
@@ -49,6 +74,8 @@ static int teardown(void **state)
     struct fixture *fixture = *state;
     world_deinit(&fixture->world);
     gate_deinit(&fixture->arrived);
+    gate_deinit(&fixture->entered);
+    gate_deinit(&fixture->let_go);
     free(fixture);
     return 0;
 }
@@ -196,6 +223,78 @@ static void test_shutdown_with_grace_lets_the_call_finish(void **state)
     outcome_deinit(&outcome);
 }
 
+static void block_start(struct fixture *fixture, struct outcome *outcome)
+{
+    struct buf request;
+    buf_of_text(&request, "x");
+    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Block", &request, soon_ns(),
+                                    outcome_done, outcome, NULL),
+                     ERR_OK);
+}
+
+static bool nobody_listens(void *context)
+{
+    struct fixture *fixture = context;
+    struct sockaddr_in name = {.sin_family = AF_INET,
+                               .sin_port = htons(rpc_server_port(fixture->world.server))};
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool refused = connect(fd, (struct sockaddr *)&name, sizeof(name)) != 0;
+    close(fd);
+    return refused;
+}
+
+/* Of calls that come at once one holds up the others until the shutdown has begun. Gives how many
+ * were refused as not executed; those that had not even been read are told otherwise. */
+static int refused_in_shutdown(struct fixture *fixture)
+{
+    enum { CALLS = 8 };
+    struct outcome first;
+    struct outcome outcomes[CALLS];
+    outcome_init(&first);
+    serve(fixture);
+    block_start(fixture, &first);
+    gate_wait(&fixture->entered, 1);
+    for (int i = 0; i < CALLS; i++) { /* they wait in the socket, to be read together */
+        outcome_init(&outcomes[i]);
+        block_start(fixture, &outcomes[i]);
+    }
+    gate_pass(&fixture->let_go);
+    gate_wait(&fixture->entered, BLOCKED);
+    shutdown_start(fixture, (uint64_t)WORLD_WAIT_S * NS_PER_S);
+    wait_for(nobody_listens, fixture);
+    gate_pass(&fixture->let_go);
+    int executed = 0;
+    int refused = 0;
+    for (int i = 0; i < CALLS; i++) {
+        gate_wait(&outcomes[i].done, 1);
+        executed += outcomes[i].error == ERR_OK;
+        refused += outcomes[i].error == ERR_SHUTDOWN;
+        outcome_deinit(&outcomes[i]);
+    }
+    gate_wait(&first.done, 1);
+    assert_int_equal(first.error, ERR_OK);
+    outcome_deinit(&first);
+    pthread_join(fixture->thread, NULL);
+    assert_int_equal(executed, 1);
+    assert_int_equal(gate_count(&fixture->entered), BLOCKED);
+    return refused;
+}
+
+static void test_shutdown_refuses_what_has_not_begun_as_not_executed(void **state)
+{
+    struct fixture *fixture = *state;
+    int refused = refused_in_shutdown(fixture);
+    for (int tries = 1; refused == 0 && tries < 20; tries++) { /* were they read together? */
+        world_deinit(&fixture->world);
+        world_init(&fixture->world, 1, NULL);
+        gate_reset(&fixture->entered, 0);
+        gate_reset(&fixture->let_go, 0);
+        refused = refused_in_shutdown(fixture);
+    }
+    assert_true(refused > 0);
+}
+
 static bool call_cancelled(void *context)
 {
     struct fixture *fixture = context;
@@ -282,6 +381,7 @@ int main(void)
         TEST(test_methods_bad_or_twice_are_refused),
         TEST(test_server_never_started_is_destroyed),
         TEST(test_shutdown_with_grace_lets_the_call_finish),
+        TEST(test_shutdown_refuses_what_has_not_begun_as_not_executed),
         TEST(test_shutdown_after_grace_cancels_and_waits_for_the_owner),
         TEST(test_server_again_on_the_same_address_is_found),
         cmocka_unit_test(test_process_parts_made_and_destroyed_many_times),

@@ -2,6 +2,7 @@
 #include "rpc/world.h"
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
 struct seen {
     struct world world;
@@ -14,6 +15,7 @@ struct seen {
     _Atomic bool slow;            /* a turn waits for `released` */
     struct gate entered;
     struct gate released;
+    struct gate taken_away;
 };
 
 static void on_call(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)
@@ -48,6 +50,7 @@ static int setup(void **state)
     gate_init(&seen->turns);
     gate_init(&seen->entered);
     gate_init(&seen->released);
+    gate_init(&seen->taken_away);
     world_init(&seen->world, 1, NULL);
     world_server(&seen->world);
     assert_int_equal(rpc_server_add_unary(seen->world.server, "/t.T/See", on_call, seen), 0);
@@ -65,6 +68,7 @@ static int teardown(void **state)
     gate_deinit(&seen->turns);
     gate_deinit(&seen->entered);
     gate_deinit(&seen->released);
+    gate_deinit(&seen->taken_away);
     free(seen);
     return 0;
 }
@@ -93,10 +97,17 @@ static void test_turn_follows_its_callbacks(void **state)
     assert_false(rpc_turn_follows(seen->world.server_rpc)); /* this is none of its threads */
 }
 
+static void nap(void)
+{
+    struct timespec pause = {0, NS_PER_MS};
+    nanosleep(&pause, NULL);
+}
+
 static void *take_away(void *context)
 {
     struct seen *seen = context;
     rpc_set_turn_end(seen->world.server_rpc, NULL, NULL);
+    gate_pass(&seen->taken_away);
     return NULL;
 }
 
@@ -108,8 +119,15 @@ static void test_turn_is_taken_away_only_when_nobody_is_inside(void **state)
     gate_wait(&seen->entered, 1);
     pthread_t thread;
     assert_int_equal(pthread_create(&thread, NULL, take_away, seen), 0);
+    /* It must not come back while the turn is inside, and is given the time to. */
+    uint64_t end_ns = now_ns() + 100 * NS_PER_MS;
+    while (gate_count(&seen->taken_away) == 0 && now_ns() < end_ns) {
+        nap();
+    }
+    bool early = gate_count(&seen->taken_away) > 0;
     gate_pass(&seen->released);
     assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_false(early);
     assert_false(atomic_load(&seen->slow)); /* the turn had run to its end */
     uint64_t turns = gate_count(&seen->turns);
     call(seen);
