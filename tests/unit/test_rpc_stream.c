@@ -620,7 +620,7 @@ static uint64_t heap_bytes(void)
  * tells of leaks itself.) */
 static void test_streams_that_ended_leave_nothing(void **state)
 {
-    enum { WARM_UP = 200, STREAMS = 1000, STREAM_BYTES_MIN = 400 };
+    enum { WARM_UP = 100, STREAMS = 400, STREAM_BYTES_MIN = 400 };
     struct fixture *fixture = *state;
     fixture->server.echo = true;
     for (int i = 0; i < WARM_UP; i++) {
