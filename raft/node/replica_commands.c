@@ -29,12 +29,18 @@ uint64_t replica__log_time(const struct replica *replica)
 
 void replica__log_time_seen(struct replica *replica, uint64_t time_ms)
 {
-    /* Ahead of us: follow it. Behind: our own reckoning from an earlier entry stands, it only was
-     * faster. */
     if (time_ms > replica__log_time(replica)) {
-        replica->log_time_ms = time_ms;
-        replica->log_time_at_ns = clock_now_ns(replica->env.clock);
+        replica__log_time_follow(replica, time_ms);
     }
+}
+
+/* Also back, when our own reckoning was ahead: of a leader that had restarted, say, and does not
+ * count the time while it was down. Whoever led next by that reckoning would make what was active
+ * a moment ago look idle for as long as the two differ, and its sessions would be forgotten. */
+void replica__log_time_follow(struct replica *replica, uint64_t time_ms)
+{
+    replica->log_time_ms = time_ms;
+    replica->log_time_at_ns = clock_now_ns(replica->env.clock);
 }
 
 /* ---- commands -------------------------------------------------------------------------------- */

@@ -211,7 +211,10 @@ void replica__greet_tick(struct replica *replica);
 
 /* replica_commands.c */
 uint64_t replica__log_time(const struct replica *replica);
+/* Entries that are not in the log carried at most this time. */
 void replica__log_time_seen(struct replica *replica, uint64_t time_ms);
+/* The newest entry of the log, another's, carries it: log time goes on from there. */
+void replica__log_time_follow(struct replica *replica, uint64_t time_ms);
 void replica__commands_flush(struct replica *replica);
 void replica__reads_flush(struct replica *replica);
 void replica__reads_confirmed(struct replica *replica, const struct raft_read_ready *ready);

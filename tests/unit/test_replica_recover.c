@@ -200,6 +200,39 @@ static void ignore_change(void *context, int error)
     (void)error;
 }
 
+static void make_leader(struct harness *harness, uint32_t slot)
+{
+    for (int i = 0; i < 300 && harness_wait_leader(harness, LIMIT_NS) != (int)slot; i++) {
+        int leader = harness_wait_leader(harness, LIMIT_NS);
+        harness_transfer(harness, (uint32_t)leader, slot + 1, ignore_change, NULL);
+        harness_run_for(harness, 300 * SIM_MS);
+    }
+    assert_int_equal(harness_wait_leader(harness, LIMIT_NS), slot);
+}
+
+/* A leader that had restarted does not count the time when nothing was written; a follower that was
+ * up all the while does. When it leads next, log time goes on from what the other one wrote. */
+static void test_log_time_does_not_leap_to_a_followers_reckoning(void **state)
+{
+    (void)state;
+    struct harness *harness = group(10, 3);
+    harness_start_all(harness);
+    (void)time_of_a_put(harness);
+    harness_run_for(harness, 1000 * SIM_S);
+    uint32_t slot = (uint32_t)harness_wait_leader(harness, LIMIT_NS);
+    harness_crash(harness, slot, FAKE_CRASH_ANY);
+    harness_start_all(harness);
+    make_leader(harness, slot);
+    uint64_t before = time_of_a_put(harness);
+    assert_in_range(before, 0, 900 * 1000); /* it began anew from the only entry */
+    uint64_t began_ns = harness_now_ns(harness);
+    make_leader(harness, (slot + 1) % 3);
+    uint64_t after = time_of_a_put(harness);
+    uint64_t passed_ms = (harness_now_ns(harness) - began_ns) / SIM_MS;
+    assert_in_range(after - before, 0, passed_ms + 1000);
+    harness_destroy(harness);
+}
+
 static bool no_command_is_left(struct harness *harness, uint64_t index)
 {
     for (uint32_t slot = 0; slot < 3; slot++) {
@@ -324,6 +357,7 @@ int main(void)
         cmocka_unit_test(test_recover_state_machine_of_another_history_is_refused),
         cmocka_unit_test(test_log_time_keeps_the_pace_of_the_clock),
         cmocka_unit_test(test_log_time_goes_on_over_a_change_of_leader),
+        cmocka_unit_test(test_log_time_does_not_leap_to_a_followers_reckoning),
         cmocka_unit_test(test_log_time_survives_the_log_that_carried_it),
         cmocka_unit_test(test_log_time_travels_with_a_snapshot),
         cmocka_unit_test(test_recover_leader_with_a_stalled_disk_is_not_ahead_of_its_log),
