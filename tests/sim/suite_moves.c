@@ -397,6 +397,7 @@ static void wiped_group_rejoins(void)
     cluster_wait_settled(cluster, SETTLE_NS);
     shard_test_check_all(test);
     group_wipe(wiped);
+    sim_run(SIM_S); /* no frame outlives the connection of its process, as some do here */
     group_start(wiped);
     (void)group_wait_leader(wiped);
     (void)cluster_join_one(cluster, 101);
