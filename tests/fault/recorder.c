@@ -352,10 +352,13 @@ static void judge(struct lin_history *history, const char *path)
 }
 
 /* Reads every key once more, so that nothing acknowledged can be lost unseen. How many could not be
- * read. */
+ * read. All is healed, but a connection that lost its packets in a cut may take its keepalive's
+ * time to be given up: as long as for the last write. */
 static uint32_t read_all(struct recorder *recorder)
 {
+    enum { LAST_READ_MS = 30 * 1000 };
     uint32_t unread = 0;
+    recorder->options.timeout_ms = LAST_READ_MS;
     for (uint32_t key = 0; key < recorder->options.keys; key++) {
         unread += !run_one(&recorder->clients[0], key, LIN_GET);
     }
