@@ -211,7 +211,7 @@ void replica__greet_tick(struct replica *replica);
 
 /* replica_commands.c */
 uint64_t replica__log_time(const struct replica *replica);
-/* Entries that are not in the log carried at most this time. */
+/* There is, or was, an entry with this time: our reckoning is not behind it. */
 void replica__log_time_seen(struct replica *replica, uint64_t time_ms);
 /* The newest entry of the log, another's, carries it: log time goes on from there. */
 void replica__log_time_follow(struct replica *replica, uint64_t time_ms);

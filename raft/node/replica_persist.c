@@ -118,15 +118,17 @@ static void copy_write(struct persist_job *job, const struct raft_write *write)
 
 static void learn_log_times(struct replica *replica, const struct raft_write *write)
 {
-    if (replica->status.state == RAFT_LEADER) {
-        return; /* its own entries carry its reckoning, in whole milliseconds */
-    }
     /* The newest command entry has the largest time: they never go back along the log. */
     for (size_t i = write->entry_count; i > 0; i--) {
         struct log_entry_reader entry;
         if (write->entries[i - 1].kind == RAFT_ENTRY_COMMAND &&
             log_entry_open(write->entries[i - 1].data, &entry) == ERR_OK) {
-            replica__log_time_follow(replica, entry.time_ms);
+            /* A leader's entries carry its own reckoning, and only in whole milliseconds. */
+            if (replica->status.state == RAFT_LEADER) {
+                replica__log_time_seen(replica, entry.time_ms);
+            } else {
+                replica__log_time_follow(replica, entry.time_ms);
+            }
             return;
         }
     }
