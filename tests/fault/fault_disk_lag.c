@@ -11,8 +11,9 @@
 
 #define CATCH_UP_SECONDS 20.0
 #define STEP_BYTES       (256u * 1024u)
-#define IN_FLIGHT_BYTES  (9u * 1024u * 1024u) /* the core's window of one follower, and an append  \
-                                               */
+#define IN_FLIGHT_BYTES                                                                            \
+    (9u * 1024u * 1024u) /* the core's window of one follower, and an append                       \
+                          */
 
 /* ---- J11: a follower is away past compaction ---- */
 
@@ -67,7 +68,7 @@ void j11_lag(void)
     struct disk_test *test = mem_calloc(1, sizeof *test);
     disk_begin(test, "J11", &(struct disk_options){.shims = false});
     double slowest = 0;
-    uint32_t made_in_all = 0;
+    uint32_t made_in_all = 0, stood_still = 0;
     for (; fault_goes_on(&test->fault); test->fault.rounds++) {
         const struct process *leader = disk_leader(test);
         struct process *follower = disk_follower(test);
@@ -88,6 +89,7 @@ void j11_lag(void)
              * read: the cut must come behind it. */
             disk_fill(test, IN_FLIGHT_BYTES, 30, NULL, NULL);
             (void)log_first_of(test, leader, &last);
+            stood_still++;
         }
         write_until_cut(test, leader, last + 1);
         double from = now_seconds();
@@ -105,8 +107,9 @@ void j11_lag(void)
         fault_expect_progress(&test->fault, 20, 30);
     }
     printf("the slowest caught up in %.1f s; %u snapshots were made\n", slowest, made_in_all);
-    /* One each, unless the log ran on meanwhile, or the leader changed; not two, always. */
-    CHECK_CMP(made_in_all, <=, test->fault.rounds + test->fault.rounds / 3 + 1);
+    /* One each, unless the leader changed, or the log ran on meanwhile, as it surely did for those
+     * that stood still and were offered one before all was written; not two, always. */
+    CHECK_CMP(made_in_all, <=, test->fault.rounds + test->fault.rounds / 3 + 1 + stood_still);
     disk_end(test);
     free(test);
 }
