@@ -1,5 +1,6 @@
 /* shardkv: one replica of one shard group. See server_main.h for what every server does. */
 #include "base/log.h"
+#include "base/rng.h"
 #include "raft/node/server_main.h"
 #include "shardkv/move_service.h"
 #include "shardkv/mover_runtime.h"
@@ -38,8 +39,10 @@ static enum server_exit open_machine(struct program *program)
             store_rocksdb_open(path, &program->store_options, &program->tables, why, sizeof why);
     }
     if (error == 0) {
-        struct write_buffer_options options = {.table_bytes_max =
-                                                   program->store_options.memtable_bytes};
+        struct write_buffer_options options = {
+            .table_bytes_max = program->store_options.memtable_bytes,
+            .seed = rng_seed_from_system(),
+        };
         error = write_buffer_open(&program->tables, &options, &program->store);
     }
     if (error == 0) {

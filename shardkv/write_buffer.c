@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/rng.h"
 #include "base/thread.h"
 #include "shardkv/recent_rows.h"
 #include "shardkv/write_buffer_iterator.h"
@@ -34,6 +35,8 @@ struct write_buffer {
     pthread_mutex_t mutex;
     pthread_cond_t changed; /* a table was closed or is below, or `closing` */
     struct recent_rows *open;
+    uint64_t open_bytes_max; /* it is full at this size */
+    struct rng rng;
     struct recent_rows *closed[TABLES_CLOSED_MAX]; /* the oldest first */
     size_t closed_count;
     uint64_t closed_total; /* tables ever closed */
@@ -117,6 +120,15 @@ static void wait_for_change(struct write_buffer *buffer)
     }
 }
 
+/* With the mutex held, or before anybody else knows of it. */
+static void open_table(struct write_buffer *buffer)
+{
+    uint64_t max = buffer->options.table_bytes_max;
+    buffer->open = recent_rows_create();
+    buffer->open_bytes_max =
+        buffer->options.seed == 0 ? max : rng_between(&buffer->rng, max - max / 2, max);
+}
+
 /* With the mutex held, which may be given up meanwhile. */
 static void close_table(struct write_buffer *buffer)
 {
@@ -132,7 +144,7 @@ static void close_table(struct write_buffer *buffer)
     buffer->closed[buffer->closed_count] = buffer->open;
     buffer->closed_count++;
     buffer->closed_total++;
-    buffer->open = recent_rows_create();
+    open_table(buffer);
     pthread_cond_broadcast(&buffer->changed);
 }
 
@@ -217,7 +229,7 @@ static int buffer_write(void *store, struct store_batch *batch)
     if (buffer->error == 0) {
         take_batch(buffer->open, batch);
     }
-    if (recent_rows_bytes(buffer->open) >= buffer->options.table_bytes_max) {
+    if (recent_rows_bytes(buffer->open) >= buffer->open_bytes_max) {
         /* Whoever fills tables faster than they get below waits here, and so bounds the memory. */
         while (buffer->closed_count >= buffer->options.tables_max && buffer->error == 0) {
             wait_for_change(buffer);
@@ -436,7 +448,8 @@ int write_buffer_open(const struct store *below, const struct write_buffer_optio
         buffer->options.tables_max = 1;
     }
     ASSERT_CMP(buffer->options.tables_max, <, TABLES_CLOSED_MAX);
-    buffer->open = recent_rows_create();
+    rng_init(&buffer->rng, buffer->options.seed);
+    open_table(buffer);
     pthread_mutex_init(&buffer->mutex, NULL);
     pthread_cond_init(&buffer->changed, NULL);
     int error = buffer->options.without_thread

@@ -17,9 +17,12 @@
 
 struct write_buffer_options {
     uint64_t table_bytes_max; /* a table is closed at this size; default 16 MiB */
-    uint32_t tables_max;      /* closed ones that wait before writers do; default 1 */
-    bool without_thread;      /* tables go below within the call that closes or needs them: for
-                                 one-threaded owners */
+    uint64_t seed; /* not 0: each table's size is drawn, from half of that to all of it. Replicas
+                      that hold the same rows then do not all carry and merge at one moment, and a
+                      majority of them is quick at any */
+    uint32_t tables_max; /* closed ones that wait before writers do; default 1 */
+    bool without_thread; /* tables go below within the call that closes or needs them: for
+                            one-threaded owners */
 };
 /* `below` stays the caller's: used until write_buffer_close, closed by him after it. An error: the
  * thread cannot be started. gives *out. */

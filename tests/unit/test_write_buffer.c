@@ -294,13 +294,16 @@ static void test_write_buffer_failure_below_is_final_and_told(void **state)
 
 /* ---- over a store that watches what it is given ---- */
 
+enum { WATCHED_TABLES = 20 };
+
 /* One test at a time: the operations of a store have no place for more than the store itself. */
 static struct {
     struct store_ops ops;
     const struct store_ops *real;
     struct store buffer;
-    uint32_t tables;    /* carried down */
-    uint32_t rows_left; /* that a scan gets before it fails */
+    uint32_t tables;             /* carried down */
+    size_t rows[WATCHED_TABLES]; /* of the first of them */
+    uint32_t rows_left;          /* that a scan gets before it fails */
 } watch;
 
 static void assert_value(struct bytes key, const struct store_view *view, int expected,
@@ -324,6 +327,9 @@ static int watched_write_rows(void *store, const struct store_row *const *rows, 
         assert_value(rows[i]->key, view, expected, rows[i]->value);
     }
     watch.buffer.ops->view_close(watch.buffer.store, view);
+    if (watch.tables < WATCHED_TABLES) {
+        watch.rows[watch.tables] = count;
+    }
     watch.tables++;
     return watch.real->write_rows(store, rows, count);
 }
@@ -515,6 +521,49 @@ static void test_write_buffer_memory_is_bounded_and_given_back(void **state)
     watch_close(fake);
 }
 
+static void fill_tables(uint64_t seed, size_t rows[WATCHED_TABLES])
+{
+    enum { TABLE_BYTES = 16 * 1024 * 1024, VALUE_BYTES = 10000 };
+    struct write_buffer_options options = {
+        .table_bytes_max = TABLE_BYTES, .seed = seed, .without_thread = true};
+    struct fake_store *fake = watch_open(&options);
+    uint8_t *value = mem_calloc(1, VALUE_BYTES);
+    for (uint32_t i = 0; watch.tables < WATCHED_TABLES; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "%u", i);
+        watch_put(bytes_of_string(key), bytes_of(value, VALUE_BYTES));
+    }
+    free(value);
+    memcpy(rows, watch.rows, sizeof watch.rows);
+    watch_close(fake);
+}
+
+/* Replicas write the same rows: without a draw of their own all of them would carry at the same
+ * one. */
+static void test_write_buffer_tables_of_two_replicas_are_not_full_at_the_same_row(void **state)
+{
+    (void)state;
+    size_t whole[WATCHED_TABLES], one[WATCHED_TABLES], again[WATCHED_TABLES], other[WATCHED_TABLES];
+    fill_tables(0, whole);
+    fill_tables(1, one);
+    fill_tables(1, again);
+    fill_tables(2, other);
+    size_t alike = 0, one_sum = 0, other_sum = 0, low = SIZE_MAX, high = 0;
+    for (size_t i = 0; i < WATCHED_TABLES; i++) {
+        assert_int_equal(whole[i], whole[0]);
+        assert_int_equal(one[i], again[i]);
+        assert_in_range(one[i], whole[0] * 2 / 5, whole[0]); /* memory comes in chunks */
+        one_sum += one[i];
+        other_sum += other[i];
+        alike += one_sum == other_sum;
+        low = one[i] < low ? one[i] : low;
+        high = one[i] > high ? one[i] : high;
+    }
+    assert_in_range(alike, 0, WATCHED_TABLES / 3);
+    assert_in_range(low, 0, whole[0] * 2 / 3); /* from a half up to the whole */
+    assert_in_range(high, whole[0] * 5 / 6, whole[0]);
+}
+
 /* ---- with its thread, over RocksDB: one writes, one reads, one looks over all ---- */
 
 struct readers {
@@ -612,6 +661,7 @@ int main(void)
         cmocka_unit_test(test_write_buffer_keys_with_alike_hashes_are_two),
         cmocka_unit_test(test_write_buffer_scan_ends_where_the_store_below_fails),
         cmocka_unit_test(test_write_buffer_memory_is_bounded_and_given_back),
+        cmocka_unit_test(test_write_buffer_tables_of_two_replicas_are_not_full_at_the_same_row),
         cmocka_unit_test(test_write_buffer_threads_see_whole_batches_and_never_older_ones),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
