@@ -17,10 +17,10 @@ skv_test(NAME test_replica_alone SOURCES unit/test_replica_alone.c USES raft/nod
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 60)
 
 # Real nodes: threads, rpc on loopback, directories.
-skv_test(NAME test_node SOURCES unit/test_node.c USES raft/node rpc proto base LIBRARIES test-node-harness
-    LABELS unit raft-node TIMEOUT 240)
-skv_test(NAME test_node_threads SOURCES unit/test_node_threads.c USES raft/node raft/core raft/wal rpc base
-    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 120)
+skv_test(NAME test_node SOURCES unit/test_node.c lib/sanitizers.c USES raft/node rpc proto base
+    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
+skv_test(NAME test_node_threads SOURCES unit/test_node_threads.c lib/sanitizers.c USES raft/node raft/core raft/wal
+    rpc base LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 120)
 skv_test(NAME test_replica_snapshot SOURCES unit/test_replica_snapshot.c USES raft/node base
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
 skv_test(NAME test_replica_random SOURCES unit/test_replica_random.c USES raft/node base

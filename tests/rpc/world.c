@@ -10,22 +10,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* The core is not instrumented, so the thread sanitizer cannot see its locks: what its threads do
- * to its own memory through memcpy and the like is left out. Our own code's accesses are all still
- * checked, and nothing is suppressed. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "ignore_noninstrumented_modules=1";
-}
-
-/* c-ares 1.18 keeps a few bytes of its first look at the machine's configuration for ever. */
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libcares\n";
-}
-
 uint64_t now_ns(void)
 {
     return clock_now_ns(clock_system());

@@ -127,41 +127,45 @@ static void test_history_cut_bytes_are_refused(void **state)
     }
 }
 
-/* A stored history of two configs: the first whole, the second as a difference. */
-static int decode_two(uint64_t first_number, uint64_t owner)
+/* Decodes a stored history of two configs: `first` whole, then the record `second`. takes both. */
+static int decode_after(struct config *first, struct buf *second)
 {
     struct buf bytes, record;
     buf_init(&bytes);
     buf_init(&record);
-    struct config *first = config_create(first_number, SHARDS);
     put_varint(&bytes, 2);
     put_u8(&record, 1);
     config_encode(first, &record);
     put_sized(&bytes, buf_view(&record));
-    buf_clear(&record);
-    put_u8(&record, 2);
-    put_varint(&record, 1);
-    put_varint(&record, 0);
-    put_varint(&record, owner);
-    put_u8(&record, 0);
-    put_sized(&bytes, buf_view(&record));
+    put_sized(&bytes, buf_view(second));
     struct reader reader = reader_of(buf_view(&bytes));
     struct history *history = NULL;
     int error = history_decode(&reader, &history);
     history_destroy(history);
     config_free(first);
+    buf_deinit(second);
     buf_deinit(&record);
     buf_deinit(&bytes);
     return error;
 }
 
-/* The same, and the second says that the first's group 1 has other members; or that there is such a
- * group, which has left, or has not. */
+/* The second as a difference: one shard has another owner. */
+static int decode_two(uint64_t first_number, uint64_t owner)
+{
+    struct buf second;
+    buf_init(&second);
+    put_u8(&second, 2);
+    put_varint(&second, 1);
+    put_varint(&second, 0);
+    put_varint(&second, owner);
+    put_u8(&second, 0);
+    return decode_after(config_create(first_number, SHARDS), &second);
+}
+
+/* The second says that the first's group 1 has other members; or that there is such a group, which
+ * has left, or has not. */
 static int decode_members_of(bool known, bool departed)
 {
-    struct buf bytes, record;
-    buf_init(&bytes);
-    buf_init(&record);
     struct config *first = config_create(0, SHARDS);
     struct config *bare = config_create(1, 1);
     struct config_group group = test_group(1);
@@ -170,23 +174,12 @@ static int decode_members_of(bool known, bool departed)
     bare->groups = mem_dup(&group, sizeof group);
     first->group_count = known ? 1 : 0;
     bare->group_count = 1;
-    put_varint(&bytes, 2);
-    put_u8(&record, 1);
-    config_encode(first, &record);
-    put_sized(&bytes, buf_view(&record));
-    buf_clear(&record);
-    put_u8(&record, 3);
-    config_encode(bare, &record);
-    put_sized(&bytes, buf_view(&record));
-    struct reader reader = reader_of(buf_view(&bytes));
-    struct history *history = NULL;
-    int error = history_decode(&reader, &history);
-    history_destroy(history);
-    config_free(first);
+    struct buf second;
+    buf_init(&second);
+    put_u8(&second, 3);
+    config_encode(bare, &second);
     config_free(bare);
-    buf_deinit(&record);
-    buf_deinit(&bytes);
-    return error;
+    return decode_after(first, &second);
 }
 
 static void test_history_that_cannot_be_is_refused(void **state)

@@ -20,21 +20,6 @@
 
 #include <cmocka.h>
 
-/* The gRPC core is not instrumented: the thread sanitizer cannot see its locks, so what its threads
- * do to its own memory is left out. Our own accesses are all checked, and nothing is suppressed. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "ignore_noninstrumented_modules=1";
-}
-
-/* c-ares 1.18 keeps a few bytes of its first look at the machine's configuration for ever. */
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libcares\n";
-}
-
 enum { NODES = 4, MEMBERS = 3 };
 #define LIMIT_NS (30 * NS_PER_S)
 

@@ -16,19 +16,6 @@
 
 #include <cmocka.h>
 
-/* See test_node.c. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
-const char *__tsan_default_options(void)
-{
-    return "ignore_noninstrumented_modules=1";
-}
-
-__attribute__((visibility("default"))) const char *__lsan_default_suppressions(void);
-const char *__lsan_default_suppressions(void)
-{
-    return "leak:libcares\n";
-}
-
 enum { JOBS_MAX = 3, LOG_MAX = 16 };
 #define TICK_NS     (60 * NS_PER_S)
 #define LIMIT_NS    (20 * NS_PER_S)

@@ -161,6 +161,16 @@ static void client_open(struct fixture *fixture, uint32_t place, const char *met
     atomic_store(&side->stream, stream);
 }
 
+enum { READER, SLEEPER };
+
+static void open_reader_and_sleeper(struct fixture *fixture)
+{
+    client_open(fixture, READER, "/t.T/A", true);
+    gate_wait(&fixture->server[READER].opened, 1);
+    client_open(fixture, SLEEPER, "/t.T/A", false);
+    gate_wait(&fixture->server[SLEEPER].opened, 1);
+}
+
 static int answer(struct side *side)
 {
     struct buf message;
@@ -172,12 +182,9 @@ static int answer(struct side *side)
 
 static void test_answers_not_read_end_the_stream_that_holds_the_most(void **state)
 {
-    enum { READER, SLEEPER, ANSWERS_MAX = 1000 };
+    enum { ANSWERS_MAX = 1000 };
     struct fixture *fixture = *state;
-    client_open(fixture, READER, "/t.T/A", true);
-    gate_wait(&fixture->server[READER].opened, 1);
-    client_open(fixture, SLEEPER, "/t.T/A", false);
-    gate_wait(&fixture->server[SLEEPER].opened, 1);
+    open_reader_and_sleeper(fixture);
 
     uint32_t sent = 0;
     while (sent < ANSWERS_MAX && answer(&fixture->server[SLEEPER]) == ERR_OK) {
@@ -205,12 +212,9 @@ static void test_answers_not_read_end_the_stream_that_holds_the_most(void **stat
  * the others meanwhile. */
 static void test_answers_of_who_was_cancelled_count_no_more(void **state)
 {
-    enum { READER, SLEEPER, ANSWERS_MAX = 1000 };
+    enum { ANSWERS_MAX = 1000 };
     struct fixture *fixture = *state;
-    client_open(fixture, READER, "/t.T/A", true);
-    gate_wait(&fixture->server[READER].opened, 1);
-    client_open(fixture, SLEEPER, "/t.T/A", false);
-    gate_wait(&fixture->server[SLEEPER].opened, 1);
+    open_reader_and_sleeper(fixture);
     struct outcome outcome;
     struct buf request;
     outcome_init(&outcome);
