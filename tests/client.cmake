@@ -1,5 +1,7 @@
 # Tests of client/: the router alone, then libshardkv and the controller client against servers inside the process.
-skv_test(NAME test_router SOURCES unit/test_router.c USES client proto base LABELS unit client TIMEOUT 60)
+foreach(test router router_blocks router_outcomes)
+    skv_test(NAME test_${test} SOURCES unit/test_${test}.c USES client proto base LABELS unit client TIMEOUT 60)
+endforeach()
 skv_test(NAME test_router_random SOURCES unit/test_router_random.c USES client proto base LABELS unit client TIMEOUT 120)
 skv_test(NAME test_client_library SOURCES unit/test_client_library.c unit/fake_cluster.c USES client rpc proto base
     LABELS unit client TIMEOUT 180)

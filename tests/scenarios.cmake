@@ -229,13 +229,13 @@ scenario(53 P StalledSync "a stalled fsync: the leader hands off"
 
 # ---- clients ----
 scenario(54 S RetryExecutesOnce "a retry after an unknown outcome executes once"
-    unit:test_router:test_connection_lost_*:test_lost_write_*:test_outcome_of_an_attempt_* unit:test_router_random:test_random_*
+    unit:test_router_outcomes:test_connection_lost_*:test_lost_write_*:test_outcome_of_an_attempt_* unit:test_router_random:test_random_*
     unit:test_kv_machine:test_kv_machine_random_commands_agree_with_model)
 scenario(54 P RetryOfProcesses "a retry after an unknown outcome executes once" see:fault.J13 see:fault.J1)
 scenario(55 S NoRedirectLoop "no redirect loop"
     unit:test_router:test_hints_in_a_circle_make_no_loop:test_wrong_group_in_a_circle_makes_no_loop)
 scenario(56 S EvictedSession "a session evicted with an operation in flight is an error"
-    unit:test_scenarios_kv:test_s56_* unit:test_router:test_session_expired_*:test_command_too_old_*
+    unit:test_scenarios_kv:test_s56_* unit:test_router_outcomes:test_session_expired_*:test_command_too_old_*
     unit:test_kv_machine:test_kv_command_too_old_*:test_kv_sessions_full_*
     see:sim.SessionExpires see:sim.SessionExpiresInFlight)
 scenario(57 S WaiterOfIndexAndTerm "a waiter is matched on (index, term)"
