@@ -75,6 +75,9 @@ void core__leader_heard(struct raft_core *core, uint64_t leader)
     }
     core->election_elapsed = 0;
     core->leader_silence = 0;
+    if (core->election_timeout < core->options.election_ticks) {
+        timer_reset(core); /* it was cut short when a connection closed, and the leader lives */
+    }
 }
 
 bool core__vote_refused_for_leader(const struct raft_core *core, const struct raft_message *message)

@@ -483,6 +483,30 @@ static void test_closed_connection_of_one_follower_disturbs_nobody(void **state)
     pump_destroy(pump);
 }
 
+/* What is heard of the leader after it counts for more than the connection that was lost: the next
+ * heartbeat may take its time. */
+static void test_closed_leader_that_is_heard_again_has_the_whole_timeout(void **state)
+{
+    (void)state;
+    struct pump *pump = pump_create(3, with_rare_heartbeats);
+    pump_elect(pump, 1);
+    const struct raft_core_options *options = &pump->nodes[2].options;
+    for (uint32_t round = 0; round < 10; round++) {
+        raft_core_peer_closed(pump->nodes[2].core, 1);
+        for (uint32_t i = 0; i < options->heartbeat_ticks; i++) {
+            pump_tick(pump, 1);
+        }
+        pump_settle(pump);
+        for (uint32_t i = 1; i < options->election_ticks; i++) {
+            pump_tick(pump, 2);
+            assert_int_equal(pump_status(pump, 2).state, RAFT_FOLLOWER);
+        }
+        pump_tick_all(pump, options->heartbeat_ticks);
+        assert_int_equal(pump_status(pump, 2).leader, 1);
+    }
+    pump_destroy(pump);
+}
+
 static void test_closed_connection_of_another_follower_says_nothing(void **state)
 {
     (void)state;
@@ -572,6 +596,7 @@ int main(void)
         cmocka_unit_test(test_sender_of_an_old_term_is_told_the_newer_one),
         cmocka_unit_test(test_closed_leader_is_replaced_within_a_heartbeat),
         cmocka_unit_test(test_closed_connection_of_one_follower_disturbs_nobody),
+        cmocka_unit_test(test_closed_leader_that_is_heard_again_has_the_whole_timeout),
         cmocka_unit_test(test_closed_connection_of_another_follower_says_nothing),
         cmocka_unit_test(test_closed_leader_keeps_its_lease),
         cmocka_unit_test(test_candidate_refused_by_a_quorum_waits_for_the_next_timeout),
