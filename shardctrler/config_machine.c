@@ -56,7 +56,12 @@ static int load_state(struct config_machine *machine, char *why, size_t why_size
     if (error == 0) {
         error = config_state_decode(buf_view(&bytes), &machine->state);
     }
-    if (error != 0) {
+    if (error == ERR_UNSUPPORTED) {
+        snprintf(why, why_size,
+                 "%.150s was written by another version of shardctrler: nothing was changed; go on "
+                 "with that version",
+                 path);
+    } else if (error != 0) {
         snprintf(
             why, why_size,
             "%.150s: %s; move this replica's data directory away and let it rejoin as a new member",

@@ -373,7 +373,12 @@ int config_state_decode(struct bytes bytes, struct config_state *state)
     struct config_state decoded;
     config_state_init(&decoded);
     struct reader reader = reader_of(bytes_of(bytes.data, body_size));
-    bool known = get_u32(&reader) == STATE_MAGIC && get_u8(&reader) == STATE_VERSION;
+    bool known = get_u32(&reader) == STATE_MAGIC;
+    uint8_t version = get_u8(&reader);
+    if (known && !reader.failed && version != STATE_VERSION) {
+        config_state_deinit(&decoded);
+        return ERR_UNSUPPORTED;
+    }
     decoded.applied.index = get_u64(&reader);
     decoded.applied.term = get_u64(&reader);
     struct reader ahead = reader;

@@ -30,7 +30,8 @@ bool config_state_apply(struct config_state *state, const struct sm_command *com
 
 /* Appends everything; equal states give equal bytes. */
 void config_state_encode(const struct config_state *state, struct buf *out);
-/* Into an inited state, replacing what it holds; ERR_CORRUPT leaves it as it was. */
+/* Into an inited state, replacing what it holds. ERR_CORRUPT, and ERR_UNSUPPORTED for what another
+ * version of this program wrote, leave it as it was. */
 int config_state_decode(struct bytes bytes, struct config_state *state) MUST_USE;
 
 #endif

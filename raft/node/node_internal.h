@@ -22,10 +22,11 @@ enum {
     NODE_FRAMES_BYTES_MAX = 64 * 1024 * 1024, /* received, not yet looked at; more are dropped */
     NODE_IDLE_TICKS_MAX = 3,                  /* ticks slept through when nothing happens */
     NODE_ADMIN_EVENTS_MAX = 64, /* transfers, changes and hashes waiting in the mailbox */
-    NODE_PASSING_SLOW_NS =
-        3 * 1000 * 1000,     /* a job in passing may keep others waiting for so long */
-    NODE_PASSING_PAUSE = 16, /* times what one took that was slower: the worker's turn */
-    NODE_EXIT_FATAL = 6,     /* = SERVER_EXIT_DISK of server_main.h */
+    /* Slower than this, and those to come are the worker's for so many times what it took. The one
+     * that finds the disk slow keeps its thread, and who waits for that, as long as it takes. */
+    NODE_PASSING_SLOW_NS = 3 * 1000 * 1000,
+    NODE_PASSING_PAUSE = 16,
+    NODE_EXIT_FATAL = 6, /* = SERVER_EXIT_DISK of server_main.h */
 };
 
 enum node_event_kind {
@@ -91,7 +92,7 @@ struct in_passing {
     struct node_event *behind; /* in order */
     struct node_event **behind_end;
 
-    _Atomic uint64_t not_before_ns; /* one took long: the next ones are the worker's again */
+    _Atomic uint64_t not_before_ns; /* one took long: the next ones are the worker's */
 };
 
 struct node {

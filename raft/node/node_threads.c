@@ -40,6 +40,20 @@ static size_t jobs_per_run(const struct worker *worker)
     return worker->kind == REPLICA_PERSIST ? NODE_PERSIST_JOBS_PER_SYNC : 1;
 }
 
+/* A disk that was slow for one will be for the next: whoever ran it, those to come are the
+ * worker's for a while. */
+static void mind_slowness(struct node *node, enum replica_worker kind, uint64_t begun_ns)
+{
+    uint64_t ended_ns = clock_now_ns(node->options.clock);
+    uint64_t took_ns = ended_ns - begun_ns;
+    uint64_t until_ns = ended_ns + took_ns * NODE_PASSING_PAUSE;
+    _Atomic uint64_t *not_before_ns = &node->in_passing[kind].not_before_ns;
+    if (took_ns > NODE_PASSING_SLOW_NS &&
+        until_ns > atomic_load_explicit(not_before_ns, memory_order_relaxed)) {
+        atomic_store_explicit(not_before_ns, until_ns, memory_order_relaxed);
+    }
+}
+
 static void *worker_main(void *context)
 {
     struct worker *worker = context;
@@ -50,7 +64,9 @@ static void *worker_main(void *context)
         for (size_t i = 0; i < count; i++) {
             jobs[i] = ((struct node_event *)items[i])->as.job;
         }
+        uint64_t begun_ns = clock_now_ns(worker->node->options.clock);
         replica_jobs_run(jobs, count);
+        mind_slowness(worker->node, worker->kind, begun_ns);
         for (size_t i = 0; i < count; i++) {
             job_back(worker->node, items[i]);
         }
@@ -413,22 +429,16 @@ void node__pushed(struct node *node)
 static void run_in_passing(struct node *node, struct node_event *event)
 {
     struct replica_job *const jobs[] = {event->as.job};
-    struct in_passing *passing = &node->in_passing[event->as.job->worker];
     uint64_t begun_ns = clock_now_ns(node->options.clock);
     replica_jobs_run(jobs, 1);
-    uint64_t ended_ns = clock_now_ns(node->options.clock);
-    uint64_t took_ns = ended_ns - begun_ns;
-    if (took_ns > NODE_PASSING_SLOW_NS) {
-        atomic_store_explicit(&passing->not_before_ns, ended_ns + took_ns * NODE_PASSING_PAUSE,
-                              memory_order_relaxed);
-    }
+    mind_slowness(node, event->as.job->worker, begun_ns);
     job_back(node, event);
 }
 
 void node__take_turn(struct node *node, bool may_run_jobs)
 {
     bool ended = false;
-    bool ran;
+    bool runs;
     do {
         /* Whoever has the turn looks into the mailbox after he has given it up. */
         if (pthread_mutex_trylock(&node->turn) != 0) {
@@ -441,21 +451,24 @@ void node__take_turn(struct node *node, bool may_run_jobs)
         }
         ended = node->ended;
         struct node_event *events[REPLICA_WORKER_COUNT];
+        runs = false;
         for (uint32_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
             struct in_passing *passing = &node->in_passing[i];
             events[i] = passing->next;
             passing->next = NULL;
             passing->running = passing->running || events[i] != NULL;
+            runs = runs || events[i] != NULL;
         }
         pthread_mutex_unlock(&node->turn);
-        ran = false;
+        if (runs && queue_count(node->mailbox) > 0) {
+            wake_loop(node); /* what came meanwhile need not wait for the jobs */
+        }
         for (uint32_t i = 0; i < REPLICA_WORKER_COUNT; i++) {
             if (events[i] != NULL) {
                 run_in_passing(node, events[i]);
-                ran = true;
             }
         }
-    } while (ran);
+    } while (runs);
     if (ended || queue_count(node->mailbox) > 0) {
         wake_loop(node); /* its thread ends with the loop */
     }

@@ -32,6 +32,16 @@ static const struct regression {
     const char *what;
 } regressions[] = {
     {"kvraft.TestUnreliable", 825552, "connections that broke made the client wait 12 s"},
+    {"sim.Swarm", 283, "a departed source that no config listed was not found"},
+    {"sim.Swarm", 1797286944918, "log time leapt, and a command was told it was refused"},
+    {"sim.LateSnapshot", 1795292241556, "a living leader was replaced after a lost connection"},
+    /* And those whose fault was the test's. */
+    {"sim.Swarm", 2033, "a join that nobody answered counted as done"},
+    {"sim.Swarm", 1795297968431, "a retired server's disk was mended under its successor"},
+    {"sim.Swarm", 1795285772852, "a replica that was stopping was polled"},
+    {"sim.Swarm", 1796279288499, "members and clients waited for each other at the end"},
+    {"sim.LeaseAndADelayedOrder", 1795286944926, "votes wait for a slow disk"},
+    {"sim.WipedGroupRejoins", 1795286944509, "frames outlived their process"},
 };
 
 struct choice {

@@ -120,6 +120,9 @@ void storm_stall_disk(struct storm *storm)
 
 void storm_mend_disk(struct server *server)
 {
+    if (server->retired) {
+        return; /* another may be at its place, on the same host */
+    }
     struct fake_vfs *disk = server->host->disk;
     for (int op = 0; op < FAKE_OP_COUNT; op++) {
         fake_vfs_fail(disk, (enum fake_op)op, 0, ERR_OK);

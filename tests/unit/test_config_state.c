@@ -1,3 +1,5 @@
+#include "base/codec.h"
+#include "base/crc32c.h"
 #include "config_test.h"
 
 #include "proto/messages.h"
@@ -281,6 +283,11 @@ static void test_encode_decode_keeps_everything_and_any_flip_is_found(void **sta
         assert_int_equal(config_state_decode(buf_view(&bytes), &decoded), ERR_CORRUPT);
         bytes.data[i] ^= 0x10;
     }
+    enum { VERSION_AT = 4 }; /* behind the magic number */
+    size_t body = bytes.size - sizeof(uint32_t);
+    bytes.data[VERSION_AT]--;
+    store_u32(bytes.data + body, crc32c_extend(0, bytes.data, body));
+    assert_int_equal(config_state_decode(buf_view(&bytes), &decoded), ERR_UNSUPPORTED);
     assert_int_equal(decoded.applied.index, fixture->index); /* a refusal leaves it as it was */
     config_state_deinit(&decoded);
     buf_deinit(&bytes);

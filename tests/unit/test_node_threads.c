@@ -55,6 +55,7 @@ struct fixture {
     size_t log_count;
     uint32_t released;  /* under lock */
     bool second_served; /* under lock */
+    bool was_served;    /* before the job ended */
 };
 
 static uint64_t now_ns(void)
@@ -393,6 +394,25 @@ static void test_node_jobs_that_took_long_are_the_workers_for_a_while(void **sta
     assert_string_equal(fixture->log, "aAbBcC");
 }
 
+static void submit_large_slow_a(struct fixture *fixture)
+{
+    submit(fixture, 0, false)->within = a_takes_long;
+}
+
+static void test_node_jobs_that_took_a_worker_long_are_its_own_for_a_while(void **state)
+{
+    struct fixture *fixture = *state;
+    take_turn(fixture, submit_large_slow_a);
+    wait_idle(fixture);
+    take_turn(fixture, submit_small_b);
+    wait_idle(fixture);
+    assert_false(pthread_equal(fixture->jobs[1].thread, pthread_self()));
+    atomic_fetch_add(&fixture->added_ns, NODE_PASSING_PAUSE * NS_PER_S);
+    take_turn(fixture, submit_small_c);
+    assert_true(pthread_equal(fixture->jobs[2].thread, pthread_self()));
+    wait_released(fixture, 3);
+}
+
 static void second_serve(void *context, int error)
 {
     struct fixture *fixture = context;
@@ -417,6 +437,13 @@ static void bring_another_meanwhile(struct fixture *fixture)
     pthread_join(thread, NULL);
 }
 
+static void second_forget(struct fixture *fixture)
+{
+    pthread_mutex_lock(&fixture->lock);
+    fixture->second_served = false;
+    pthread_mutex_unlock(&fixture->lock);
+}
+
 static bool second_served(struct fixture *fixture)
 {
     pthread_mutex_lock(&fixture->lock);
@@ -429,15 +456,40 @@ static void test_node_event_that_comes_within_a_turn_waits_for_no_tick(void **st
 {
     struct fixture *fixture = *state;
     for (int i = 0; i < 5; i++) { /* from the second on the loop's thread sleeps for sure */
-        pthread_mutex_lock(&fixture->lock);
-        fixture->second_served = false;
-        pthread_mutex_unlock(&fixture->lock);
+        second_forget(fixture);
         take_turn(fixture, bring_another_meanwhile);
         uint64_t end_ns = now_ns() + LIMIT_NS; /* a third of a tick */
         while (!second_served(fixture) && now_ns() < end_ns) {
             nap();
         }
         assert_true(second_served(fixture));
+    }
+}
+
+static void a_lets_the_second_be_served(struct test_job *job)
+{
+    uint64_t end_ns = now_ns() + LIMIT_NS;
+    while (!second_served(job->fixture) && now_ns() < end_ns) {
+        nap();
+    }
+    job->fixture->was_served = second_served(job->fixture);
+}
+
+static void submit_small_a_while_another_comes(struct fixture *fixture)
+{
+    submit(fixture, 0, true)->within = a_lets_the_second_be_served;
+    bring_another_meanwhile(fixture);
+}
+
+static void test_node_event_that_comes_within_a_turn_waits_for_no_job_in_passing(void **state)
+{
+    struct fixture *fixture = *state;
+    for (uint32_t i = 1; i <= 5; i++) { /* from the second on the loop's thread sleeps for sure */
+        second_forget(fixture);
+        take_turn(fixture, submit_small_a_while_another_comes);
+        wait_released(fixture, i);
+        assert_true(fixture->was_served);
+        assert_true(pthread_equal(fixture->jobs[0].thread, pthread_self()));
     }
 }
 
@@ -449,7 +501,9 @@ int main(void)
         TEST(test_node_jobs_of_one_round_keep_their_order),
         TEST(test_node_jobs_that_are_small_overtake_none),
         TEST(test_node_jobs_that_took_long_are_the_workers_for_a_while),
+        TEST(test_node_jobs_that_took_a_worker_long_are_its_own_for_a_while),
         TEST(test_node_event_that_comes_within_a_turn_waits_for_no_tick),
+        TEST(test_node_event_that_comes_within_a_turn_waits_for_no_job_in_passing),
     };
 #undef TEST
     log_set_level(getenv("TEST_LOG") == NULL ? LOG_ERROR : LOG_INFO);
