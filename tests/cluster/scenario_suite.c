@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 enum { SHARDS = 16, MOVED_SHARDS = 3, EXIT_IDENTITY = 5, EXIT_SKIPPED = 77 };
@@ -312,6 +313,18 @@ static void expect_refused(struct process *process, const char *words)
     CHECK(said);
 }
 
+/* Its file `identity` names every other member (raft/node/identity.h). */
+static bool knows_the_others(void *context)
+{
+    enum { HEAD_BYTES = 60, PEER_BYTES = 16 };
+    char path[340];
+    struct stat identity;
+    process_data_dir(&cluster, context, path, 320);
+    snprintf(path + strlen(path), sizeof path - strlen(path), "/identity");
+    return stat(path, &identity) == 0 &&
+           identity.st_size >= HEAD_BYTES + (CLUSTER_REPLICAS - 1) * PEER_BYTES;
+}
+
 /* `wiped` runs, empty, beside `left`: with it, it would make a majority, vote twice in a term and
  * acknowledge what it has forgotten. Nobody may lead until `away` is back; then its own disk comes
  * back, and with it the member. */
@@ -322,6 +335,10 @@ static void wiped_beside(struct process *wiped, struct process *left, struct pro
     process_data_dir(&cluster, wiped, path, sizeof path);
     snprintf(empty, sizeof empty, "%s.%u", aside, left->id);
     CHECK(cluster_wait_equal(&cluster, 1, LIMIT_SECONDS));
+    /* Members that have just been founded greet each other within seconds; who has not been heard
+     * yet cannot be told from its empty successor. */
+    CHECK(wait_until(knows_the_others, left, LIMIT_SECONDS));
+    CHECK(wait_until(knows_the_others, away, LIMIT_SECONDS));
     process_kill(wiped);
     move_dir(wiped, aside);
     process_kill(away);
