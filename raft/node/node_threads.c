@@ -66,7 +66,9 @@ static void *worker_main(void *context)
         }
         uint64_t begun_ns = clock_now_ns(worker->node->options.clock);
         replica_jobs_run(jobs, count);
-        mind_slowness(worker->node, worker->kind, begun_ns);
+        if (worker->kind != REPLICA_APPLY) { /* that one is slow when there is much to apply */
+            mind_slowness(worker->node, worker->kind, begun_ns);
+        }
         for (size_t i = 0; i < count; i++) {
             job_back(worker->node, items[i]);
         }
