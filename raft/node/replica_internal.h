@@ -142,7 +142,8 @@ struct replica {
     struct blob *parked[REPLICA_PARKED_FRAMES_MAX];
     uint32_t parked_count;
     uint64_t refused_logged_ns;
-    uint64_t greeted_tick; /* when all members were last sent something */
+    uint64_t greeted_tick;         /* when all members were last sent something */
+    uint64_t greetings_since_news; /* since the start, or since a peer became known */
 
     /* log time: what it was when it was last learnt, and the monotonic clock then */
     uint64_t log_time_ms;

@@ -6,10 +6,11 @@
  * that lost its disk, and with it votes and entries it had promised: it is refused for as long as
  * it is a member. Two followers need never have a message for each other; so that each knows the
  * other's incarnation before one of them loses its disk, everybody greets everybody with an empty
- * frame now and then (replica__greet_tick): else a wiped follower and one that never heard it would
- * be a majority without what was acknowledged. Who is not (yet) a member may speak - a leader whose
- * entry about itself has not reached us, a candidate - and is not written down: the core counts
- * members only. */
+ * frame (replica__greet_tick): often while somebody is or was just unknown, for who has heard all
+ * cannot know who has heard him, then now and then. Else a wiped follower and one that never heard
+ * it would be a majority without what was acknowledged. Who is not (yet) a member may speak - a
+ * leader whose entry about itself has not reached us, a candidate - and is not written down: the
+ * core counts members only. */
 #include "raft/node/replica_internal.h"
 
 #include "base/assert.h"
@@ -26,7 +27,9 @@ METRIC(peer_frames_refused_count, COUNTER,
 
 enum {
     REFUSAL_LOG_INTERVAL_S = 5,
-    GREETING_ELECTIONS = 10, /* election timeouts between greetings, once all members are known */
+    GREETING_ELECTIONS = 10, /* election timeouts between greetings, nothing new for long */
+    GREETINGS_AFTER_NEWS =
+        10, /* greetings an election timeout apart, after a start or a new peer */
 };
 
 enum peer_verdict { PEER_KNOWN, PEER_PARK, PEER_REFUSE };
@@ -86,6 +89,7 @@ static enum peer_verdict judge_sender(struct replica *replica, const struct msg_
         return PEER_REFUSE;
     }
     replica->identity_dirty = true;
+    replica->greetings_since_news = 0;
     return PEER_PARK;
 }
 
@@ -184,15 +188,16 @@ static bool knows_all_members(const struct replica *replica)
     return true;
 }
 
-/* Whom we have not heard has perhaps not heard us: then soon again. */
+/* Whom we have not heard, or only just, has perhaps not heard us: then soon again. */
 void replica__greet_tick(struct replica *replica)
 {
     const struct raft_membership *membership = &replica->status.membership;
-    uint64_t pause = replica->options.election_ticks;
-    pause *= knows_all_members(replica) ? GREETING_ELECTIONS : 1;
+    bool soon = replica->greetings_since_news < GREETINGS_AFTER_NEWS || !knows_all_members(replica);
+    uint64_t pause = (uint64_t)replica->options.election_ticks * (soon ? 1 : GREETING_ELECTIONS);
     if (replica->greeted_tick != 0 && replica->tick_count - replica->greeted_tick < pause) {
         return;
     }
+    replica->greetings_since_news++;
     replica->greeted_tick = replica->tick_count;
     for (uint32_t i = 0; i < membership->count; i++) {
         if (membership->members[i].id != replica->options.replica_id) {
