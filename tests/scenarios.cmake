@@ -15,7 +15,10 @@
 set(SCENARIO_ROWS "")
 
 # Tests for the rows below, which run each of them.
-skv_test(NAME test_scenarios_kv UNLISTED SOURCES unit/test_scenarios_kv.c USES shardkv LIBRARIES test-kv-harness)
+foreach(file kv moves)
+    skv_test(NAME test_scenarios_${file} UNLISTED SOURCES unit/test_scenarios_${file}.c unit/kv_groups_fixture.c
+        USES shardkv LIBRARIES test-kv-harness)
+endforeach()
 skv_test(NAME test_scenarios_store UNLISTED SOURCES unit/test_scenarios_store.c USES shardkv LIBRARIES test-kv-harness)
 skv_test(NAME test_scenarios_node UNLISTED SOURCES unit/test_scenarios_node.c USES raft/node proto base
     LIBRARIES test-node-harness)
@@ -179,7 +182,7 @@ scenario(37 S TransferToADeadTarget "a transfer to a dead target is abandoned"
     unit:test_raft_transfer:test_s37_* unit:test_replica:test_replica_transfer_to_a_dead_target_is_given_up
     golden:s36_s37_transfer see:sim.TransferToTheDead)
 scenario(38 S ReadAcrossAMove "a read queued across a move: ownership is checked again when it is served"
-    unit:test_scenarios_kv:test_s38_* see:sim.ReadAcrossAMove)
+    unit:test_scenarios_moves:test_s38_* see:sim.ReadAcrossAMove)
 
 # ---- membership ----
 scenario(39 S OneChangeAtATime "no change before the first commit of the term; one at a time"
@@ -247,9 +250,9 @@ scenario(58 S StaleSequence "a stale sequence after a newer one; a sequence reus
 
 # ---- shards ----
 scenario(59 S NothingBeforeInstall "nothing is served before the install"
-    unit:test_scenarios_kv:test_s59_* unit:test_kv_shards:test_shard_install_before_the_end_*)
+    unit:test_scenarios_moves:test_s59_* unit:test_kv_shards:test_shard_install_before_the_end_*)
 scenario(60 S NothingAfterFreeze "nothing is acknowledged after the freeze"
-    unit:test_scenarios_kv:test_s60_*)
+    unit:test_scenarios_moves:test_s60_*)
 scenario(61 S TwoGroupsSwapShards "two groups swap shards in one config"
     unit:test_kv_shards:test_shard_two_groups_swap_shards_in_one_config)
 scenario(62 S SessionsMove "sessions move with the data"
@@ -262,20 +265,20 @@ scenario(64 P SourceRestarts "the whole source group restarts in the middle of a
 scenario(65 S DelayedDrop "a delayed drop of config N arrives at N+2"
     unit:test_kv_shards:test_shard_delayed_drop_of_an_older_config_changes_nothing see:sim.DelayedDrop)
 scenario(66 S DestinationCrashes "the destination crashes between install and drop"
-    unit:test_scenarios_kv:test_s66_* see:sim.DestinationCrashes)
+    unit:test_scenarios_moves:test_s66_* see:sim.DestinationCrashes)
 scenario(67 S OldDriver "an old driver finishes after a new one began"
-    unit:test_scenarios_kv:test_s67_* unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
+    unit:test_scenarios_moves:test_s67_* unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
     unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored
     see:sim.OldDriver see:sim.MoveFromAReplacedLeader)
 scenario(68 S DroppedStaysDropped "a late snapshot or message revives no dropped shard"
-    unit:test_scenarios_kv:test_s68_* see:sim.LateSnapshot)
+    unit:test_scenarios_moves:test_s68_* see:sim.LateSnapshot)
 scenario(68 P DroppedStaysDropped "a late snapshot or message revives no dropped shard"
     process:scenario:DroppedStaysDropped see:fault.J8)
 scenario(69 S StaleConfig "a client with a stale config; dead groups in the config"
     unit:test_router:test_dead_group_does_not_hold_up_the_other:test_config_moves_what_waits_for_a_dead_group:test_shard_moved_twice_ends_at_the_newest_owner
     see:shardkv.Rejection see:shardkv.StaticShards)
 scenario(70 S CrashInsideInstall "a crash inside the install: shard state and hard state agree"
-    unit:test_scenarios_kv:test_s70_* unit:test_kv_shards:test_shard_states_survive_a_crash_at_every_point)
+    unit:test_scenarios_moves:test_s70_* unit:test_kv_shards:test_shard_states_survive_a_crash_at_every_point)
 
 # ---- against real processes: each with a recorded history that the checker finds linearizable, and equal replicas ----
 scenario(J1 P Kill "kill the leader, a quorum, all: no acknowledged append lost, none doubled" see:fault.J1)
