@@ -196,7 +196,7 @@ scenario(42 S NewestMembership "a change is checked against the newest membershi
     unit:test_raft_membership:test_s42_* golden:s39_s42_membership_rules)
 
 scenario(43 P OtherDisks "a node that returns wiped, or with another's disk, is refused"
-    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node see:sim.WipedGroupRejoins)
+    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node_members see:sim.WipedGroupRejoins)
 scenario(44 P ChangeDuringAPartition "a member change during a partition"
     sim:sim.MembersDuringAPartition see:fault.J5 see:fault.J4)
 
