@@ -115,18 +115,18 @@ scenario(14 S ProgressOnlyGrows "match, next and commit never fall, next stays a
 scenario(15 S StaleRejection "a stale rejection, of an old term or further back in the pipeline, moves nothing"
     unit:test_raft_replication:test_s15_* golden:s14_s15_progress_and_stale_rejections)
 scenario(16 S BatchByteLimit "the byte limit of a batch to the byte; a first entry larger than it"
-    unit:test_raft_replication:test_s16_* unit:test_raft_log:test_slice_respects_bytes_and_count_but_gives_one
+    unit:test_raft_flow:test_s16_* unit:test_raft_log:test_slice_respects_bytes_and_count_but_gives_one
     golden:s16_batch_byte_limit golden:s16_window_of_a_follower_fed_from_the_disk
     see:raft.Mutant.window_overfilled)
 scenario(17 S TruncationDuringSync "a sync under way does not count for entries that replaced what it wrote"
-    unit:test_raft_replication:test_s17_* golden:s17_truncation_during_sync
+    unit:test_raft_durability:test_s17_* golden:s17_truncation_during_sync
     see:raft.Mutant.truncation_leaves_old_claims)
 scenario(18 S OwnSync "a leader, and a single node, counts itself only after its own sync"
-    unit:test_raft_replication:test_s18_* golden:s18_own_sync golden:s18_followers_commit_without_the_leaders_disk
+    unit:test_raft_durability:test_s18_* golden:s18_own_sync golden:s18_followers_commit_without_the_leaders_disk
     see:raft.Mutant.leader_counts_what_is_not_durable)
 scenario(18 P OwnSyncOfAProcess "a single node counts itself only after its sync" process:scenario:OwnSync)
 scenario(19 S FailedSend "a failed send does not stop the heartbeats of the others"
-    unit:test_raft_replication:test_s19_* golden:s19_failed_send)
+    unit:test_raft_flow:test_s19_* golden:s19_failed_send)
 
 # ---- snapshots ----
 scenario(20 S StaleSnapshot "a stale snapshot cuts no newer log"
