@@ -202,21 +202,22 @@ scenario(44 P ChangeDuringAPartition "a member change during a partition"
 
 # ---- storage ----
 scenario(45 S TornTail "a torn tail is cut; damage in the middle is refused"
-    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*:test_cut_group_*
+    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*
+    unit:test_wal_lost_writes:test_cut_group_*
     unit:test_wal_crash:test_crash_at_every_step_sectors_torn_recovers)
 scenario(51 S FlippedBit "a flipped bit on one replica is found, repaired from peers, never led with"
     unit:test_wal_damage:test_flip_of_every_byte_in_a_synced_log_loses_nothing:test_read_of_a_damaged_entry_is_corrupt
     unit:test_kv_snapshot:test_kv_snapshot_damage_anywhere_is_found
     unit:test_store:test_store_rocksdb_damaged_files_are_refused_with_the_reason)
 scenario(52 S LostWrite "a lost or misdirected write"
-    unit:test_wal_damage:test_lost_write_before_synced_ones_is_refused:test_misdirected_group_is_not_taken:test_new_header_over_old_records_is_torn)
+    unit:test_wal_lost_writes:test_lost_write_before_synced_ones_is_refused:test_misdirected_group_is_not_taken:test_new_header_over_old_records_is_torn)
 scenario(45 P TornTailOfProcesses "a torn tail is cut; damage in the middle is refused"
     see:scenario.46p.TornTailIsCut see:fault.J10)
 scenario(46 P TornTailIsCut "the tail is cut physically before anything is appended"
-    process:scenario:TornTail unit:test_wal_damage:test_cut_group_*:test_new_header_over_old_records_is_torn)
+    process:scenario:TornTail unit:test_wal_lost_writes:test_cut_group_*:test_new_header_over_old_records_is_torn)
 scenario(47 P PreallocatedZeros "zeroes written in advance are no entries"
     see:scenario.46p.TornTailIsCut unit:test_wal_log:test_prewritten_spares_are_zeroes_to_recovery
-    unit:test_wal_damage:test_recycled_segment_*)
+    unit:test_wal_lost_writes:test_recycled_segment_*)
 scenario(48 P FailedSync "a failed fsync: stop, never retry"
     see:fault.J14.Errors unit:test_wal_log:test_failed_sync_* unit:test_replica:test_replica_failed_sync_*)
 scenario(49 P DirectorySync "the directory is synced after create and rename"
