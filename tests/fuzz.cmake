@@ -41,7 +41,7 @@ endfunction()
 # How many mutations: a few seconds under gcc's address sanitizer.
 skv_fuzz(NAME messages SOURCES unit/message_cases.c USES proto MUTATIONS 100000)
 skv_fuzz(NAME blocks USES proto MUTATIONS 200000)
-skv_fuzz(NAME core USES raft/core MUTATIONS 4000)
+skv_fuzz(NAME core SOURCES fuzz/core_host.c USES raft/core MUTATIONS 4000)
 skv_fuzz(NAME wal USES raft/core raft/wal LIBRARIES test-fake-vfs MUTATIONS 4000)
 skv_fuzz(NAME peer USES raft/core raft/node MUTATIONS 200000)
 skv_fuzz(NAME config USES shardctrler MUTATIONS 12000)

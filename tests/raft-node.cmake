@@ -17,8 +17,10 @@ skv_test(NAME test_replica_alone SOURCES unit/test_replica_alone.c USES raft/nod
     LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 60)
 
 # Real nodes: threads, rpc on loopback, directories.
-skv_test(NAME test_node SOURCES unit/test_node.c lib/sanitizers.c USES raft/node rpc proto base
-    LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
+foreach(test node node_members)
+    skv_test(NAME test_${test} SOURCES unit/test_${test}.c unit/node_fixture.c lib/sanitizers.c
+        USES raft/node rpc proto base LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 240)
+endforeach()
 skv_test(NAME test_node_threads SOURCES unit/test_node_threads.c lib/sanitizers.c USES raft/node raft/core raft/wal
     rpc base LIBRARIES test-node-harness LABELS unit raft-node TIMEOUT 120)
 skv_test(NAME test_replica_snapshot SOURCES unit/test_replica_snapshot.c USES raft/node base

@@ -1,5 +1,5 @@
 # Tests of rpc/: servers and clients in one process, over the loopback.
-foreach(file answers server stream turns timer tls unary)
+foreach(file answers channel server stream turns timer tls unary)
     skv_test(NAME test_rpc_${file} SOURCES unit/test_rpc_${file}.c rpc/world.c lib/sanitizers.c USES rpc base
         LABELS unit rpc TIMEOUT 120)
 endforeach()

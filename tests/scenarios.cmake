@@ -15,7 +15,10 @@
 set(SCENARIO_ROWS "")
 
 # Tests for the rows below, which run each of them.
-skv_test(NAME test_scenarios_kv UNLISTED SOURCES unit/test_scenarios_kv.c USES shardkv LIBRARIES test-kv-harness)
+foreach(file kv moves)
+    skv_test(NAME test_scenarios_${file} UNLISTED SOURCES unit/test_scenarios_${file}.c unit/kv_groups_fixture.c
+        USES shardkv LIBRARIES test-kv-harness)
+endforeach()
 skv_test(NAME test_scenarios_store UNLISTED SOURCES unit/test_scenarios_store.c USES shardkv LIBRARIES test-kv-harness)
 skv_test(NAME test_scenarios_node UNLISTED SOURCES unit/test_scenarios_node.c USES raft/node proto base
     LIBRARIES test-node-harness)
@@ -112,18 +115,18 @@ scenario(14 S ProgressOnlyGrows "match, next and commit never fall, next stays a
 scenario(15 S StaleRejection "a stale rejection, of an old term or further back in the pipeline, moves nothing"
     unit:test_raft_replication:test_s15_* golden:s14_s15_progress_and_stale_rejections)
 scenario(16 S BatchByteLimit "the byte limit of a batch to the byte; a first entry larger than it"
-    unit:test_raft_replication:test_s16_* unit:test_raft_log:test_slice_respects_bytes_and_count_but_gives_one
+    unit:test_raft_flow:test_s16_* unit:test_raft_log:test_slice_respects_bytes_and_count_but_gives_one
     golden:s16_batch_byte_limit golden:s16_window_of_a_follower_fed_from_the_disk
     see:raft.Mutant.window_overfilled)
 scenario(17 S TruncationDuringSync "a sync under way does not count for entries that replaced what it wrote"
-    unit:test_raft_replication:test_s17_* golden:s17_truncation_during_sync
+    unit:test_raft_durability:test_s17_* golden:s17_truncation_during_sync
     see:raft.Mutant.truncation_leaves_old_claims)
 scenario(18 S OwnSync "a leader, and a single node, counts itself only after its own sync"
-    unit:test_raft_replication:test_s18_* golden:s18_own_sync golden:s18_followers_commit_without_the_leaders_disk
+    unit:test_raft_durability:test_s18_* golden:s18_own_sync golden:s18_followers_commit_without_the_leaders_disk
     see:raft.Mutant.leader_counts_what_is_not_durable)
 scenario(18 P OwnSyncOfAProcess "a single node counts itself only after its sync" process:scenario:OwnSync)
 scenario(19 S FailedSend "a failed send does not stop the heartbeats of the others"
-    unit:test_raft_replication:test_s19_* golden:s19_failed_send)
+    unit:test_raft_flow:test_s19_* golden:s19_failed_send)
 
 # ---- snapshots ----
 scenario(20 S StaleSnapshot "a stale snapshot cuts no newer log"
@@ -179,7 +182,7 @@ scenario(37 S TransferToADeadTarget "a transfer to a dead target is abandoned"
     unit:test_raft_transfer:test_s37_* unit:test_replica:test_replica_transfer_to_a_dead_target_is_given_up
     golden:s36_s37_transfer see:sim.TransferToTheDead)
 scenario(38 S ReadAcrossAMove "a read queued across a move: ownership is checked again when it is served"
-    unit:test_scenarios_kv:test_s38_* see:sim.ReadAcrossAMove)
+    unit:test_scenarios_moves:test_s38_* see:sim.ReadAcrossAMove)
 
 # ---- membership ----
 scenario(39 S OneChangeAtATime "no change before the first commit of the term; one at a time"
@@ -193,27 +196,28 @@ scenario(42 S NewestMembership "a change is checked against the newest membershi
     unit:test_raft_membership:test_s42_* golden:s39_s42_membership_rules)
 
 scenario(43 P OtherDisks "a node that returns wiped, or with another's disk, is refused"
-    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node see:sim.WipedGroupRejoins)
+    process:scenario:OtherDisks unit:test_scenarios_node:test_s43_* see:test_node_members see:sim.WipedGroupRejoins)
 scenario(44 P ChangeDuringAPartition "a member change during a partition"
     sim:sim.MembersDuringAPartition see:fault.J5 see:fault.J4)
 
 # ---- storage ----
 scenario(45 S TornTail "a torn tail is cut; damage in the middle is refused"
-    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*:test_cut_group_*
+    unit:test_wal_damage:test_file_cut_at_every_offset_recovers_a_prefix:test_flip_*
+    unit:test_wal_lost_writes:test_cut_group_*
     unit:test_wal_crash:test_crash_at_every_step_sectors_torn_recovers)
 scenario(51 S FlippedBit "a flipped bit on one replica is found, repaired from peers, never led with"
     unit:test_wal_damage:test_flip_of_every_byte_in_a_synced_log_loses_nothing:test_read_of_a_damaged_entry_is_corrupt
     unit:test_kv_snapshot:test_kv_snapshot_damage_anywhere_is_found
     unit:test_store:test_store_rocksdb_damaged_files_are_refused_with_the_reason)
 scenario(52 S LostWrite "a lost or misdirected write"
-    unit:test_wal_damage:test_lost_write_before_synced_ones_is_refused:test_misdirected_group_is_not_taken:test_new_header_over_old_records_is_torn)
+    unit:test_wal_lost_writes:test_lost_write_before_synced_ones_is_refused:test_misdirected_group_is_not_taken:test_new_header_over_old_records_is_torn)
 scenario(45 P TornTailOfProcesses "a torn tail is cut; damage in the middle is refused"
     see:scenario.46p.TornTailIsCut see:fault.J10)
 scenario(46 P TornTailIsCut "the tail is cut physically before anything is appended"
-    process:scenario:TornTail unit:test_wal_damage:test_cut_group_*:test_new_header_over_old_records_is_torn)
+    process:scenario:TornTail unit:test_wal_lost_writes:test_cut_group_*:test_new_header_over_old_records_is_torn)
 scenario(47 P PreallocatedZeros "zeroes written in advance are no entries"
     see:scenario.46p.TornTailIsCut unit:test_wal_log:test_prewritten_spares_are_zeroes_to_recovery
-    unit:test_wal_damage:test_recycled_segment_*)
+    unit:test_wal_lost_writes:test_recycled_segment_*)
 scenario(48 P FailedSync "a failed fsync: stop, never retry"
     see:fault.J14.Errors unit:test_wal_log:test_failed_sync_* unit:test_replica:test_replica_failed_sync_*)
 scenario(49 P DirectorySync "the directory is synced after create and rename"
@@ -247,9 +251,9 @@ scenario(58 S StaleSequence "a stale sequence after a newer one; a sequence reus
 
 # ---- shards ----
 scenario(59 S NothingBeforeInstall "nothing is served before the install"
-    unit:test_scenarios_kv:test_s59_* unit:test_kv_shards:test_shard_install_before_the_end_*)
+    unit:test_scenarios_moves:test_s59_* unit:test_kv_shards:test_shard_install_before_the_end_*)
 scenario(60 S NothingAfterFreeze "nothing is acknowledged after the freeze"
-    unit:test_scenarios_kv:test_s60_*)
+    unit:test_scenarios_moves:test_s60_*)
 scenario(61 S TwoGroupsSwapShards "two groups swap shards in one config"
     unit:test_kv_shards:test_shard_two_groups_swap_shards_in_one_config)
 scenario(62 S SessionsMove "sessions move with the data"
@@ -262,20 +266,20 @@ scenario(64 P SourceRestarts "the whole source group restarts in the middle of a
 scenario(65 S DelayedDrop "a delayed drop of config N arrives at N+2"
     unit:test_kv_shards:test_shard_delayed_drop_of_an_older_config_changes_nothing see:sim.DelayedDrop)
 scenario(66 S DestinationCrashes "the destination crashes between install and drop"
-    unit:test_scenarios_kv:test_s66_* see:sim.DestinationCrashes)
+    unit:test_scenarios_moves:test_s66_* see:sim.DestinationCrashes)
 scenario(67 S OldDriver "an old driver finishes after a new one began"
-    unit:test_scenarios_kv:test_s67_* unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
+    unit:test_scenarios_moves:test_s67_* unit:test_kv_shards:test_shard_chunk_twice_late_or_foreign_changes_nothing
     unit:test_kv_mover:test_kv_mover_takes_over_*:test_kv_mover_answers_for_a_lost_leadership_are_ignored
     see:sim.OldDriver see:sim.MoveFromAReplacedLeader)
 scenario(68 S DroppedStaysDropped "a late snapshot or message revives no dropped shard"
-    unit:test_scenarios_kv:test_s68_* see:sim.LateSnapshot)
+    unit:test_scenarios_moves:test_s68_* see:sim.LateSnapshot)
 scenario(68 P DroppedStaysDropped "a late snapshot or message revives no dropped shard"
     process:scenario:DroppedStaysDropped see:fault.J8)
 scenario(69 S StaleConfig "a client with a stale config; dead groups in the config"
     unit:test_router:test_dead_group_does_not_hold_up_the_other:test_config_moves_what_waits_for_a_dead_group:test_shard_moved_twice_ends_at_the_newest_owner
     see:shardkv.Rejection see:shardkv.StaticShards)
 scenario(70 S CrashInsideInstall "a crash inside the install: shard state and hard state agree"
-    unit:test_scenarios_kv:test_s70_* unit:test_kv_shards:test_shard_states_survive_a_crash_at_every_point)
+    unit:test_scenarios_moves:test_s70_* unit:test_kv_shards:test_shard_states_survive_a_crash_at_every_point)
 
 # ---- against real processes: each with a recorded history that the checker finds linearizable, and equal replicas ----
 scenario(J1 P Kill "kill the leader, a quorum, all: no acknowledged append lost, none doubled" see:fault.J1)

@@ -145,6 +145,16 @@ void outcome_done(void *context, const struct rpc_result *result)
     gate_pass(&outcome->done);
 }
 
+void call_start(struct rpc_channel *channel, const char *method, uint64_t deadline_ns,
+                struct outcome *outcome)
+{
+    struct buf request;
+    buf_of_text(&request, "x");
+    assert_int_equal(
+        rpc_call_start(channel, method, &request, deadline_ns, outcome_done, outcome, NULL),
+        ERR_OK);
+}
+
 void buf_of_text(struct buf *buf, const char *text)
 {
     buf_init(buf);
@@ -182,6 +192,20 @@ int call_text(struct rpc_channel *channel, const char *method, const char *reque
     int error = rpc_call_wait(channel, method, &bytes, soon_ns(), reply, text, text_size);
     buf_deinit(&bytes);
     return error;
+}
+
+void call_pattern(struct rpc_channel *channel, size_t size)
+{
+    struct buf request;
+    struct buf reply;
+    buf_init(&reply);
+    buf_of_pattern(&request, size, 7);
+    assert_int_equal(rpc_call_wait(channel, "/t.T/Echo", &request, soon_ns(), &reply, NULL, 0),
+                     ERR_OK);
+    assert_null(request.data);
+    assert_int_equal(reply.size, size);
+    assert_true(is_pattern(buf_view(&reply), size, 7));
+    buf_deinit(&reply);
 }
 
 void handle_echo(void *context, struct rpc_call *call, struct bytes request, struct blob *owner)

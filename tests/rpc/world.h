@@ -64,6 +64,9 @@ struct outcome {
 void outcome_init(struct outcome *outcome);
 void outcome_deinit(struct outcome *outcome);
 void outcome_done(void *context, const struct rpc_result *result);
+/* Starts a call of one letter that ends in `outcome`. */
+void call_start(struct rpc_channel *channel, const char *method, uint64_t deadline_ns,
+                struct outcome *outcome);
 
 /* The blocking call with text in and out. */
 int call_text(struct rpc_channel *channel, const char *method, const char *request,
@@ -72,6 +75,8 @@ void buf_of_text(struct buf *buf, const char *text);
 /* `size` bytes that depend on `seed` and their place. */
 void buf_of_pattern(struct buf *buf, size_t size, uint8_t seed);
 bool is_pattern(struct bytes bytes, size_t size, uint8_t seed);
+/* So many bytes to "/t.T/Echo" and back. */
+void call_pattern(struct rpc_channel *channel, size_t size);
 
 /* Handlers. */
 void handle_echo(void *context, struct rpc_call *call, struct bytes request, struct blob *owner);

@@ -282,15 +282,22 @@ struct msg_write_response service_append(struct service_fixture *fixture,
     return service_write(fixture, METHOD_KV_APPEND, &request);
 }
 
+struct msg_get_response service_get_view(struct service_fixture *fixture, const char *key,
+                                         struct buf *reply)
+{
+    struct buf request = {0};
+    struct msg_get_response response;
+    msg_get_request_encode(&(struct msg_get_request){.key = bytes_of_string(key)}, &request);
+    service_call(fixture, METHOD_KV_GET, &request, reply);
+    assert_int_equal(msg_get_response_decode(buf_view(reply), &response), 0);
+    return response;
+}
+
 struct msg_get_response service_get(struct service_fixture *fixture, const char *key,
                                     char value[64])
 {
-    struct buf request = {0};
     struct buf reply = {0};
-    struct msg_get_response response;
-    msg_get_request_encode(&(struct msg_get_request){.key = bytes_of_string(key)}, &request);
-    service_call(fixture, METHOD_KV_GET, &request, &reply);
-    assert_int_equal(msg_get_response_decode(buf_view(&reply), &response), 0);
+    struct msg_get_response response = service_get_view(fixture, key, &reply);
     assert_true(response.value.size < 64);
     snprintf(value, 64, "%.*s", (int)response.value.size,
              response.value.size == 0 ? "" : (const char *)response.value.data);

@@ -78,6 +78,9 @@ struct msg_write_response service_put(struct service_fixture *fixture,
 struct msg_write_response service_append(struct service_fixture *fixture,
                                          const struct msg_request_header *header, const char *key,
                                          const char *value);
+/* The value, of any size, is a view into `reply`, which is empty before. */
+struct msg_get_response service_get_view(struct service_fixture *fixture, const char *key,
+                                         struct buf *reply);
 /* The value as a string in `value`. */
 struct msg_get_response service_get(struct service_fixture *fixture, const char *key,
                                     char value[64]);

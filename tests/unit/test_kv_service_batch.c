@@ -232,13 +232,8 @@ static void test_kv_service_batch_many_in_flight_are_all_answered_once(void **st
     free(seen);
     close_batch(stream, &waiter);
     /* Every append ran once. */
-    struct buf request = {0};
     struct buf reply = {0};
-    struct msg_get_response got;
-    msg_get_request_encode(&(struct msg_get_request){.key = bytes_of_string(key)}, &request);
-    service_call(fixture, METHOD_KV_GET, &request, &reply);
-    assert_int_equal(msg_get_response_decode(buf_view(&reply), &got), 0);
-    assert_int_equal(got.value.size, BLOCKS / 4 * 3);
+    assert_int_equal(service_get_view(fixture, key, &reply).value.size, BLOCKS / 4 * 3);
     buf_deinit(&reply);
     buf_deinit(&block);
 }
@@ -301,13 +296,8 @@ static void test_kv_service_batch_answers_nobody_reads_are_bounded(void **state)
     uint64_t end_ns = now_ns() + LIMIT_NS;
     bool gone = false;
     while (!gone) {
-        struct buf request = {0};
         struct buf reply = {0};
-        struct msg_get_response got;
-        msg_get_request_encode(&(struct msg_get_request){.key = bytes_of_string(key)}, &request);
-        service_call(fixture, METHOD_KV_GET, &request, &reply);
-        assert_int_equal(msg_get_response_decode(buf_view(&reply), &got), 0);
-        gone = got.header.error == ERR_NOT_FOUND;
+        gone = service_get_view(fixture, key, &reply).header.error == ERR_NOT_FOUND;
         buf_deinit(&reply);
         assert_true(now_ns() < end_ns);
     }

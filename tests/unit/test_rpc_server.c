@@ -97,11 +97,7 @@ static void shutdown_start(struct fixture *fixture, uint64_t grace_ns)
 
 static void hold_start(struct fixture *fixture, struct outcome *outcome)
 {
-    struct buf request;
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, soon_ns(),
-                                    outcome_done, outcome, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Hold", soon_ns(), outcome);
     gate_wait(&fixture->arrived, 1);
 }
 
@@ -226,11 +222,7 @@ static void test_shutdown_with_grace_lets_the_call_finish(void **state)
 
 static void block_start(struct fixture *fixture, struct outcome *outcome)
 {
-    struct buf request;
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Block", &request, soon_ns(),
-                                    outcome_done, outcome, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Block", soon_ns(), outcome);
 }
 
 static bool nobody_listens(void *context)

@@ -1,14 +1,8 @@
-/* Unary calls: results, deadlines, cancelling, refusals, sizes, and who may be believed about what
- * was sent. */
+/* Unary calls: results, deadlines, cancelling, refusals, sizes, and what callbacks may do.
+ * (test_rpc_channel.c has the peers that cannot be reached.) */
 #include "rpc/world.h"
-#include <arpa/inet.h>
-#include <netinet/in.h>
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 /* Keeps calls unanswered until told. */
 struct holder {
@@ -114,27 +108,13 @@ static int teardown(void **state)
     return 0;
 }
 
-static void echo_pattern(struct world *world, size_t size)
-{
-    struct buf request;
-    struct buf reply;
-    buf_init(&reply);
-    buf_of_pattern(&request, size, 7);
-    assert_int_equal(
-        rpc_call_wait(world->channel, "/t.T/Echo", &request, soon_ns(), &reply, NULL, 0), ERR_OK);
-    assert_null(request.data);
-    assert_int_equal(reply.size, size);
-    assert_true(is_pattern(buf_view(&reply), size, 7));
-    buf_deinit(&reply);
-}
-
 static void test_call_of_any_size_is_echoed(void **state)
 {
     struct fixture *fixture = *state;
     const size_t sizes[] = {
         0, 1, 22, 23, 24, 25, 8191, 8192, 8193, 16384, 65536, 1u << 20, RPC_MESSAGE_BYTES_MAX};
     for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        echo_pattern(&fixture->world, sizes[i]);
+        call_pattern(fixture->world.channel, sizes[i]);
     }
 }
 
@@ -216,13 +196,9 @@ static void test_deadline_passed_is_timeout_and_seen_by_the_server(void **state)
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    struct buf request;
     outcome_init(&outcome);
-    buf_of_text(&request, "x");
     uint64_t deadline = now_ns() + 300 * NS_PER_MS;
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, deadline,
-                                    outcome_done, &outcome, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Hold", deadline, &outcome);
     gate_wait(&fixture->holder.arrived, 1);
     gate_wait(&outcome.done, 1);
     assert_in_range(now_ns(), deadline - 2 * NS_PER_MS, UINT64_MAX); /* the core counts in ms */
@@ -241,12 +217,8 @@ static void test_deadline_in_the_past_is_timeout(void **state)
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    struct buf request;
     outcome_init(&outcome);
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Echo", &request, 1, outcome_done,
-                                    &outcome, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Echo", 1, &outcome);
     gate_wait(&outcome.done, 1);
     assert_int_equal(outcome.error, ERR_TIMEOUT);
     outcome_deinit(&outcome);
@@ -256,12 +228,8 @@ static void test_deadline_never_is_told_as_never(void **state)
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    struct buf request;
     outcome_init(&outcome);
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, UINT64_MAX,
-                                    outcome_done, &outcome, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Hold", UINT64_MAX, &outcome);
     gate_wait(&fixture->holder.arrived, 1);
     assert_true(atomic_load(&fixture->holder.deadline_ns) == UINT64_MAX);
     assert_false(rpc_call_is_cancelled(fixture->holder.calls[0]));
@@ -296,99 +264,12 @@ static void test_cancel_ends_the_call_once_and_is_seen_by_the_server(void **stat
     outcome_deinit(&outcome);
 }
 
-static void call_unsendable(struct rpc_channel *channel, struct outcome *outcome, uint64_t number)
-{
-    struct buf request;
-    buf_of_text(&request, "x");
-    assert_int_equal(
-        rpc_call_start(channel, "/t.T/Echo", &request, soon_ns(), outcome_done, outcome, NULL),
-        ERR_OK);
-    gate_wait(&outcome->done, number);
-    assert_int_equal(outcome->error, ERR_UNAVAILABLE);
-    assert_int_not_equal(strlen(outcome->text), 0);
-    assert_true(outcome->not_sent);
-}
-
-static void test_connect_refused_is_unavailable_and_not_sent(void **state)
-{
-    struct fixture *fixture = *state;
-    struct rpc_channel *channel = NULL;
-    struct outcome outcome;
-    char address[64];
-    outcome_init(&outcome);
-    address_unused(address);
-    assert_int_equal(rpc_channel_create(fixture->world.client_rpc, address, &channel), ERR_OK);
-    for (uint64_t i = 1; i <= 3; i++) {
-        call_unsendable(channel, &outcome, i);
-    }
-    rpc_channel_destroy(channel);
-    outcome_deinit(&outcome);
-}
-
-static void test_name_unresolvable_is_unavailable_and_not_sent(void **state)
-{
-    struct fixture *fixture = *state;
-    struct rpc_channel *channel = NULL;
-    struct outcome outcome;
-    outcome_init(&outcome);
-    /* RFC 2606: .invalid never resolves. */
-    assert_int_equal(rpc_channel_create(fixture->world.client_rpc, "no.such.invalid:80", &channel),
-                     ERR_OK);
-    call_unsendable(channel, &outcome, 1);
-    rpc_channel_destroy(channel);
-    outcome_deinit(&outcome);
-}
-
-static void test_server_gone_before_the_call_is_unavailable_and_not_sent(void **state)
-{
-    struct fixture *fixture = *state;
-    struct outcome outcome;
-    outcome_init(&outcome);
-    echo_pattern(&fixture->world, 10); /* there was a connection */
-    rpc_server_destroy(fixture->world.server);
-    fixture->world.server = NULL;
-    struct buf request;
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Echo", &request, soon_ns(),
-                                    outcome_done, &outcome, NULL),
-                     ERR_OK);
-    gate_wait(&outcome.done, 1);
-    assert_int_equal(outcome.error, ERR_UNAVAILABLE); /* perhaps over the dying connection */
-    call_unsendable(fixture->world.channel, &outcome, 2);
-    outcome_deinit(&outcome);
-}
-
-static void test_peer_that_never_speaks_is_timeout(void **state)
-{
-    struct fixture *fixture = *state;
-    struct rpc_channel *channel = NULL;
-    struct outcome outcome;
-    struct buf request;
-    char address[64];
-    outcome_init(&outcome);
-    int fd = socket_listen(address);
-    assert_int_equal(rpc_channel_create(fixture->world.client_rpc, address, &channel), ERR_OK);
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(channel, "/t.T/Echo", &request, now_ns() + 300 * NS_PER_MS,
-                                    outcome_done, &outcome, NULL),
-                     ERR_OK);
-    gate_wait(&outcome.done, 1);
-    assert_int_equal(outcome.error, ERR_TIMEOUT);
-    rpc_channel_destroy(channel);
-    close(fd);
-    outcome_deinit(&outcome);
-}
-
 static void test_server_gone_in_flight_is_unavailable_and_maybe_sent(void **state)
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    struct buf request;
     outcome_init(&outcome);
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, soon_ns(),
-                                    outcome_done, &outcome, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Hold", soon_ns(), &outcome);
     gate_wait(&fixture->holder.arrived, 1);
     /* The handler's owner answers only after the caller was cut off. */
     pthread_t thread;
@@ -409,27 +290,20 @@ static void test_calls_over_the_bound_are_busy_and_not_executed(void **state)
     struct fixture *fixture = *state;
     struct outcome held;
     struct outcome busy;
-    struct buf request;
     outcome_init(&held);
     outcome_init(&busy);
     for (int i = 0; i < 8; i++) {
-        buf_of_text(&request, "x");
-        assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, soon_ns(),
-                                        outcome_done, &held, NULL),
-                         ERR_OK);
+        call_start(fixture->world.channel, "/t.T/Hold", soon_ns(), &held);
     }
     gate_wait(&fixture->holder.arrived, 8);
-    buf_of_text(&request, "x");
-    assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, soon_ns(),
-                                    outcome_done, &busy, NULL),
-                     ERR_OK);
+    call_start(fixture->world.channel, "/t.T/Hold", soon_ns(), &busy);
     gate_wait(&busy.done, 1);
     assert_int_equal(busy.error, ERR_BUSY);
     assert_int_equal(gate_count(&fixture->holder.arrived), 8);
     holder_answer(&fixture->holder);
     gate_wait(&held.done, 8);
     assert_int_equal(held.error, ERR_OK);
-    echo_pattern(&fixture->world, 10); /* and there is room again */
+    call_pattern(fixture->world.channel, 10); /* and there is room again */
     outcome_deinit(&held);
     outcome_deinit(&busy);
 }
@@ -438,13 +312,9 @@ static void test_channel_destroyed_cancels_its_calls(void **state)
 {
     struct fixture *fixture = *state;
     struct outcome outcome;
-    struct buf request;
     outcome_init(&outcome);
     for (int i = 0; i < 5; i++) {
-        buf_of_text(&request, "x");
-        assert_int_equal(rpc_call_start(fixture->world.channel, "/t.T/Hold", &request, soon_ns(),
-                                        outcome_done, &outcome, NULL),
-                         ERR_OK);
+        call_start(fixture->world.channel, "/t.T/Hold", soon_ns(), &outcome);
     }
     gate_wait(&fixture->holder.arrived, 5);
     rpc_channel_destroy(fixture->world.channel);
@@ -542,72 +412,11 @@ static void test_reply_bytes_outlive_the_callback_with_a_reference(void **state)
                                         keep_reply, &keeper, NULL),
                          ERR_OK);
         gate_wait(&keeper.done, 1);
-        echo_pattern(&fixture->world, 50000); /* other traffic over the same connection */
+        call_pattern(fixture->world.channel, 50000); /* other traffic over the same connection */
         assert_true(is_pattern(blob_view(keeper.kept), sizes[i], 3));
         blob_unref(keeper.kept);
         gate_deinit(&keeper.done);
     }
-}
-
-static void test_channel_address_bad_is_invalid(void **state)
-{
-    struct fixture *fixture = *state;
-    const char *bad[] = {"",    "host",        "127.0.0.1:", "127.0.0.1:99999",
-                         ":80", "127.0.0.1:0", "a b:1"};
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct rpc_channel *channel = NULL;
-        assert_int_equal(rpc_channel_create(fixture->world.client_rpc, bad[i], &channel),
-                         ERR_INVALID);
-        assert_null(channel);
-    }
-}
-
-static void test_channel_by_name_and_by_v6_literal(void **state)
-{
-    struct fixture *fixture = *state;
-    struct rpc_channel *channel = NULL;
-    struct buf reply;
-    char address[80];
-    buf_init(&reply);
-    char text[RPC_ERROR_TEXT_BYTES_MAX];
-    snprintf(address, sizeof(address), "localhost:%u",
-             (unsigned)rpc_server_port(fixture->world.server));
-    assert_int_equal(rpc_channel_create(fixture->world.client_rpc, address, &channel), ERR_OK);
-    assert_int_equal(call_text(channel, "/t.T/Echo", "by name", &reply, NULL, 0), ERR_OK);
-    assert_memory_equal(reply.data, "by name", 7);
-    rpc_channel_destroy(channel);
-    buf_deinit(&reply);
-    /* Nothing listens there, or there is no v6 at all: either way an honest answer. */
-    snprintf(address, sizeof(address), "[::1]:%u",
-             (unsigned)rpc_server_port(fixture->world.server));
-    assert_int_equal(rpc_channel_create(fixture->world.client_rpc, address, &channel), ERR_OK);
-    assert_int_equal(call_text(channel, "/t.T/Echo", "v6", &reply, text, sizeof(text)),
-                     ERR_UNAVAILABLE);
-    assert_non_null(strstr(text, "::1"));
-    rpc_channel_destroy(channel);
-    buf_deinit(&reply);
-}
-
-static void test_garbage_on_the_port_does_no_harm(void **state)
-{
-    struct fixture *fixture = *state;
-    struct sockaddr_in name = {.sin_family = AF_INET};
-    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    name.sin_port = htons(rpc_server_port(fixture->world.server));
-    for (unsigned round = 0; round < 20; round++) {
-        uint8_t noise[512];
-        for (size_t i = 0; i < sizeof(noise); i++) {
-            noise[i] = (uint8_t)(round * 37 + i * (round + 3));
-        }
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        assert_int_equal(connect(fd, (struct sockaddr *)&name, sizeof(name)), 0);
-        if (round % 2 == 0) { /* half of them start as HTTP/2 does */
-            assert_int_equal(send(fd, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, MSG_NOSIGNAL), 24);
-        }
-        (void)send(fd, noise, sizeof(noise), MSG_NOSIGNAL);
-        close(fd);
-    }
-    echo_pattern(&fixture->world, 100);
 }
 
 int main(void)
@@ -624,19 +433,12 @@ int main(void)
         TEST(test_deadline_in_the_past_is_timeout),
         TEST(test_deadline_never_is_told_as_never),
         TEST(test_cancel_ends_the_call_once_and_is_seen_by_the_server),
-        TEST(test_connect_refused_is_unavailable_and_not_sent),
-        TEST(test_name_unresolvable_is_unavailable_and_not_sent),
-        TEST(test_server_gone_before_the_call_is_unavailable_and_not_sent),
-        TEST(test_peer_that_never_speaks_is_timeout),
         TEST(test_server_gone_in_flight_is_unavailable_and_maybe_sent),
         TEST(test_calls_over_the_bound_are_busy_and_not_executed),
         TEST(test_channel_destroyed_cancels_its_calls),
         TEST(test_call_from_a_callback_works),
         TEST(test_channel_destroyed_from_its_own_callback),
         TEST(test_reply_bytes_outlive_the_callback_with_a_reference),
-        TEST(test_channel_address_bad_is_invalid),
-        TEST(test_channel_by_name_and_by_v6_literal),
-        TEST(test_garbage_on_the_port_does_no_harm),
     };
 #undef TEST
     return cmocka_run_group_tests(tests, NULL, NULL);
