@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/vfs.h"
 #include "shardkv/store.h"
+#include "shardkv/store_failure.h"
 
 #include <rocksdb/c.h>
 #include <stdio.h>
@@ -582,6 +583,7 @@ int store_rocksdb_open(const char *dir, const struct store_rocksdb_options *opti
         free(db);
         return ERR_TOO_LARGE;
     }
+    store_failure_name(dir);
     uint64_t memtable_bytes = options != NULL && options->memtable_bytes > 0
                                   ? options->memtable_bytes
                                   : MEMTABLE_BYTES_DEFAULT;

@@ -7,6 +7,8 @@ foreach(unit kv_machine kv_mover kv_moves kv_parts kv_shards kv_snapshot server_
     skv_test(NAME test_${unit} SOURCES unit/test_${unit}.c USES shardkv LIBRARIES test-kv-harness
         LABELS unit shardkv TIMEOUT 120)
 endforeach()
+skv_test(NAME test_store_failure SOURCES unit/test_store_failure.c USES shardkv LIBRARIES RocksDB::rocksdb-shared
+    LABELS unit shardkv TIMEOUT 60)
 foreach(unit kv_service kv_service_batch)
     skv_test(NAME test_${unit} SOURCES unit/test_${unit}.c unit/kv_service_fixture.c USES shardkv
         LIBRARIES test-kv-harness LABELS unit shardkv TIMEOUT 120)

@@ -174,6 +174,9 @@ static void table_cut(struct rng *rng, struct place *place)
     CHECK_EQ(truncate(place->path, (off_t)rng_below(rng, size_of(place->path))), 0);
 }
 
+/* One bit in 75 makes a record's header say that nothing follows: RocksDB takes that for the file's
+ * end, and opens what was before. Then a table is missing, or it is as old as the log's beginning
+ * allows and is brought up from there, or nothing was behind it. Only the first is an error. */
 static void manifest_flip(struct rng *rng, struct place *place)
 {
     path_in(place, "state", "MANIFEST", true);
@@ -231,21 +234,35 @@ struct damage {
     const char *named;  /* what the refusal must name; the file's folder at least */
     bool when_read;     /* a table's block is looked at when it is read */
     bool with_snapshot; /* needs one that has arrived */
+    bool may_be_mended; /* whoever goes on must be whole: the end of the test compares the states */
 };
 
 static const struct damage damages[] = {
-    {"a bit of a log segment", segment_flip, "/wal", false, false},
-    {"a log segment cut", segment_cut, "/wal", false, false},
-    {"a sector of a log segment lost", segment_lost_sector, "/wal", false, false},
-    {"a log segment gone", segment_gone, "/wal", false, false},
-    {"a bit of the log's base", base_flip, "/wal", false, false},
-    {"a bit of a table", table_flip, "store", true, false},
-    {"a table cut", table_cut, "/state", false, false},
-    {"a bit of the manifest", manifest_flip, "/state", false, false},
-    {"a bit of the identity", identity_flip, "identity", false, false},
-    {"a bit of a snapshot's meta", snapshot_meta_flip, "/snapshot", false, true},
-    {"a bit of a snapshot's table", snapshot_table_flip, "store", true, true},
-    {"a snapshot's table cut", snapshot_table_cut, "s", false, true},
+    {.name = "a bit of a log segment", .make = segment_flip, .named = "/wal"},
+    {.name = "a log segment cut", .make = segment_cut, .named = "/wal"},
+    {.name = "a sector of a log segment lost", .make = segment_lost_sector, .named = "/wal"},
+    {.name = "a log segment gone", .make = segment_gone, .named = "/wal"},
+    {.name = "a bit of the log's base", .make = base_flip, .named = "/wal"},
+    {.name = "a bit of a table", .make = table_flip, .named = "store", .when_read = true},
+    {.name = "a table cut", .make = table_cut, .named = "/state"},
+    {.name = "a bit of the manifest",
+     .make = manifest_flip,
+     .named = "/state",
+     .may_be_mended = true},
+    {.name = "a bit of the identity", .make = identity_flip, .named = "identity"},
+    {.name = "a bit of a snapshot's meta",
+     .make = snapshot_meta_flip,
+     .named = "/snapshot",
+     .with_snapshot = true},
+    {.name = "a bit of a snapshot's table",
+     .make = snapshot_table_flip,
+     .named = "store",
+     .when_read = true,
+     .with_snapshot = true},
+    {.name = "a snapshot's table cut",
+     .make = snapshot_table_cut,
+     .named = "s",
+     .with_snapshot = true},
 };
 enum { DAMAGES = sizeof damages / sizeof damages[0] };
 
@@ -254,6 +271,13 @@ enum { DAMAGES = sizeof damages / sizeof damages[0] };
 static bool has_ended(void *context)
 {
     return !process_is_running(context);
+}
+
+static bool has_ended_or_answers(void *context)
+{
+    struct disk_test *test = ((void **)context)[0];
+    struct process *process = ((void **)context)[1];
+    return !process_is_running(process) || disk_applied_of(test, process) > 0;
 }
 
 /* Everything in its store is read. */
@@ -318,6 +342,14 @@ static void damage_one(struct disk_test *test, const struct damage *damage)
         void *context[] = {test, victim};
         if (!wait_until(is_read_and_ended, context, STOP_SECONDS)) {
             FAIL("%s: %s was read and nothing said", damage->name, place.path);
+        }
+    }
+    if (damage->may_be_mended) {
+        void *context[] = {test, victim};
+        CHECK(wait_until(has_ended_or_answers, context, STOP_SECONDS));
+        if (process_is_running(victim)) {
+            printf("%s went unseen\n", damage->name);
+            return;
         }
     }
     disk_expect_stopped(test, victim, EXIT_DISK, damage->named, STOP_SECONDS);
