@@ -25,7 +25,7 @@ int store_failure_stop(int error, const char *where)
         return error;
     }
     log_event(LOG_ERROR, "store.fatal", "where=%s error=%s", where, err_name(error));
-    fprintf(stderr, "error: the store cannot be read: %s\n", err_text(error));
+    fprintf(stderr, "error: the store %s cannot be read: %s\n", store_dir, err_text(error));
     _exit(SERVER_EXIT_DISK); /* at once: nothing more may be answered from it */
 }
 

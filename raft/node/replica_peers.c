@@ -27,9 +27,8 @@ METRIC(peer_frames_refused_count, COUNTER,
 
 enum {
     REFUSAL_LOG_INTERVAL_S = 5,
-    GREETING_ELECTIONS = 10, /* election timeouts between greetings, nothing new for long */
-    GREETINGS_AFTER_NEWS =
-        10, /* greetings an election timeout apart, after a start or a new peer */
+    GREETING_ELECTIONS = 10,   /* election timeouts between greetings, nothing new for long */
+    GREETINGS_AFTER_NEWS = 10, /* one each election timeout, after a start or a new peer */
 };
 
 enum peer_verdict { PEER_KNOWN, PEER_PARK, PEER_REFUSE };

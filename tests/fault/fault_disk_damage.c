@@ -58,7 +58,8 @@ static uint64_t size_of(const char *path)
     return (uint64_t)status.st_size;
 }
 
-static void flip_bit(struct rng *rng, const char *path, uint64_t from, uint64_t to)
+/* Gives the place of its byte. */
+static uint64_t flip_bit(struct rng *rng, const char *path, uint64_t from, uint64_t to)
 {
     CHECK_CMP(from, <, to);
     uint64_t at = rng_between(rng, from, to - 1);
@@ -70,13 +71,15 @@ static void flip_bit(struct rng *rng, const char *path, uint64_t from, uint64_t 
     CHECK_EQ(pwrite(fd, &byte, 1, (off_t)at), 1);
     CHECK_EQ(fsync(fd), 0);
     close(fd);
+    return at;
 }
 
 /* ---- kinds of damage ---- */
 
 struct place {
     char dir[400];
-    char path[512]; /* what was damaged */
+    char path[512];     /* what was damaged */
+    bool may_go_unseen; /* whoever goes on then must be whole */
 };
 
 static void path_in(struct place *place, const char *folder, const char *with, bool newest)
@@ -174,13 +177,34 @@ static void table_cut(struct rng *rng, struct place *place)
     CHECK_EQ(truncate(place->path, (off_t)rng_below(rng, size_of(place->path))), 0);
 }
 
-/* One bit in 75 makes a record's header say that nothing follows: RocksDB takes that for the file's
- * end, and opens what was before. Then a table is missing, or it is as old as the log's beginning
- * allows and is brought up from there, or nothing was behind it. Only the first is an error. */
+/* Whether the byte is the length or the type in the header of a record of RocksDB's log format:
+ * blocks of 32 KiB; in them records, each behind 4 bytes of checksum, 2 of length, 1 of type. */
+static bool is_length_or_type(const char *path, uint64_t at)
+{
+    enum { BLOCK = 32 * 1024, HEADER = 7, LENGTH_AT = 4 };
+    uint8_t header[HEADER];
+    uint64_t record = 0;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0);
+    while (record + HEADER <= at && pread(fd, header, HEADER, (off_t)record) == HEADER) {
+        uint64_t next = record + HEADER + header[LENGTH_AT] + 256u * header[LENGTH_AT + 1];
+        if (next > at) {
+            break;
+        }
+        record = BLOCK - next % BLOCK < HEADER ? (next / BLOCK + 1) * BLOCK : next;
+    }
+    close(fd);
+    return at >= record + LENGTH_AT && at < record + HEADER;
+}
+
+/* With a wrong length or type RocksDB may take a record for the file's end, and opens what was
+ * before it. Then a table is missing, which it says; or the store is older, and the log brings it
+ * up or says that it cannot; or nothing was behind. Every other bit is in a checksum. */
 static void manifest_flip(struct rng *rng, struct place *place)
 {
     path_in(place, "state", "MANIFEST", true);
-    flip_bit(rng, place->path, 0, size_of(place->path));
+    uint64_t at = flip_bit(rng, place->path, 0, size_of(place->path));
+    place->may_go_unseen = is_length_or_type(place->path, at);
 }
 
 static void identity_flip(struct rng *rng, struct place *place)
@@ -234,7 +258,6 @@ struct damage {
     const char *named;  /* what the refusal must name; the file's folder at least */
     bool when_read;     /* a table's block is looked at when it is read */
     bool with_snapshot; /* needs one that has arrived */
-    bool may_be_mended; /* whoever goes on must be whole: the end of the test compares the states */
 };
 
 static const struct damage damages[] = {
@@ -245,10 +268,7 @@ static const struct damage damages[] = {
     {.name = "a bit of the log's base", .make = base_flip, .named = "/wal"},
     {.name = "a bit of a table", .make = table_flip, .named = "store", .when_read = true},
     {.name = "a table cut", .make = table_cut, .named = "/state"},
-    {.name = "a bit of the manifest",
-     .make = manifest_flip,
-     .named = "/state",
-     .may_be_mended = true},
+    {.name = "a bit of the manifest", .make = manifest_flip, .named = "/state"},
     {.name = "a bit of the identity", .make = identity_flip, .named = "identity"},
     {.name = "a bit of a snapshot's meta",
      .make = snapshot_meta_flip,
@@ -323,7 +343,8 @@ static void stop_with_snapshot(struct disk_test *test, struct process *victim)
     shim_disarm(disk_shim(test, victim), 0);
 }
 
-static void damage_one(struct disk_test *test, const struct damage *damage)
+/* False: it went unseen, and the victim is still there for the end of the test to compare it. */
+static bool damage_one(struct disk_test *test, const struct damage *damage)
 {
     struct process *victim = disk_follower(test);
     printf("%s, at replica %u\n", damage->name, victim->id);
@@ -334,7 +355,7 @@ static void damage_one(struct disk_test *test, const struct damage *damage)
         disk_fill(test, 2u * 1024 * 1024, 30, NULL, NULL);
         CHECK(process_stop(victim, 20)); /* so that the newest rows are in a table, too */
     }
-    struct place place;
+    struct place place = {.may_go_unseen = false};
     process_data_dir(&test->fault.cluster, victim, place.dir, sizeof place.dir);
     damage->make(&test->fault.rng, &place);
     process_start(&test->fault.cluster, victim);
@@ -344,18 +365,19 @@ static void damage_one(struct disk_test *test, const struct damage *damage)
             FAIL("%s: %s was read and nothing said", damage->name, place.path);
         }
     }
-    if (damage->may_be_mended) {
+    if (place.may_go_unseen) {
         void *context[] = {test, victim};
         CHECK(wait_until(has_ended_or_answers, context, STOP_SECONDS));
         if (process_is_running(victim)) {
             printf("%s went unseen\n", damage->name);
-            return;
+            return false;
         }
     }
     disk_expect_stopped(test, victim, EXIT_DISK, damage->named, STOP_SECONDS);
     fault_expect_progress(&test->fault, 20, 30); /* the others serve */
     disk_replace(test, victim);
     fault_expect_progress(&test->fault, 20, 30);
+    return true;
 }
 
 /* Kinds in a drawn order, as many as there is time for; all of them with FAULT_SECONDS=60. */
@@ -370,10 +392,10 @@ void j10_damage(void)
         order[i] = order[place];
         order[place] = i;
     }
-    for (; fault_goes_on(&test->fault); test->fault.rounds++) {
+    for (bool seen = true; seen && fault_goes_on(&test->fault); test->fault.rounds++) {
         uint32_t which = only != NULL ? (uint32_t)strtoul(only, NULL, 10) % DAMAGES
                                       : order[test->fault.rounds % DAMAGES];
-        damage_one(test, &damages[which]);
+        seen = damage_one(test, &damages[which]);
     }
     disk_end(test);
     free(test);

@@ -46,6 +46,7 @@ struct fixture {
     struct clock clock; /* the real one, and what the test adds */
     _Atomic uint64_t added_ns;
 
+    enum replica_worker worker; /* of the jobs */
     struct test_job jobs[JOBS_MAX];
     void (*within_round)(struct fixture *fixture);
 
@@ -108,6 +109,7 @@ static void wait_idle(struct fixture *fixture)
 static int setup(void **state)
 {
     struct fixture *fixture = mem_calloc(1, sizeof(*fixture));
+    fixture->worker = REPLICA_BACKGROUND;
     const char *base = getenv("TMPDIR");
     snprintf(fixture->root, sizeof(fixture->root), "%s/shardkv-threads-XXXXXX",
              base == NULL ? "/tmp" : base);
@@ -229,7 +231,7 @@ static struct test_job *submit(struct fixture *fixture, uint32_t place, bool is_
     static const struct replica_job_ops ops = {
         .run = job_run, .done = job_done, .release = job_release};
     struct test_job *job = &fixture->jobs[place];
-    replica__job_init(&job->base, fixture->node->replica, REPLICA_BACKGROUND, "test", &ops);
+    replica__job_init(&job->base, fixture->node->replica, fixture->worker, "test", &ops);
     job->base.is_small = is_small;
     job->fixture = fixture;
     job->name = (char)('a' + place);
@@ -414,6 +416,18 @@ static void test_node_jobs_that_took_a_worker_long_are_its_own_for_a_while(void 
     expect_the_workers_for_a_while(fixture);
 }
 
+/* An apply takes as long as there is to apply: that says nothing of the next. */
+static void test_node_jobs_of_applying_that_took_its_worker_long_keep_nobody_away(void **state)
+{
+    struct fixture *fixture = *state;
+    fixture->worker = REPLICA_APPLY;
+    take_turn(fixture, submit_large_slow_a);
+    wait_idle(fixture);
+    take_turn(fixture, submit_small_b);
+    assert_true(pthread_equal(fixture->jobs[1].thread, pthread_self()));
+    wait_released(fixture, 2);
+}
+
 static void second_serve(void *context, int error)
 {
     struct fixture *fixture = context;
@@ -505,6 +519,7 @@ int main(void)
         TEST(test_node_jobs_that_are_small_overtake_none),
         TEST(test_node_jobs_that_took_long_are_the_workers_for_a_while),
         TEST(test_node_jobs_that_took_a_worker_long_are_its_own_for_a_while),
+        TEST(test_node_jobs_of_applying_that_took_its_worker_long_keep_nobody_away),
         TEST(test_node_event_that_comes_within_a_turn_waits_for_no_tick),
         TEST(test_node_event_that_comes_within_a_turn_waits_for_no_job_in_passing),
     };

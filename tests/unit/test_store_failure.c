@@ -54,8 +54,15 @@ static struct ending end_of(void (*run)(void))
     return ending;
 }
 
+static void assert_ended_for_its_disk(const struct ending *ending)
+{
+    assert_true(WIFEXITED(ending->status));
+    assert_int_equal(WEXITSTATUS(ending->status), SERVER_EXIT_DISK);
+}
+
 static void read_damage(void)
 {
+    store_failure_name("/where/it/is");
     (void)!store_failure_stop(ERR_CORRUPT, "get");
 }
 
@@ -63,9 +70,8 @@ static void test_failure_of_the_disk_ends_the_process(void **state)
 {
     (void)state;
     struct ending ending = end_of(read_damage);
-    assert_true(WIFEXITED(ending.status));
-    assert_int_equal(WEXITSTATUS(ending.status), SERVER_EXIT_DISK);
-    assert_non_null(strstr(ending.words, "error: the store cannot be read"));
+    assert_ended_for_its_disk(&ending);
+    assert_non_null(strstr(ending.words, "error: the store /where/it/is cannot be read"));
 }
 
 static void test_failure_of_no_disk_is_handed_back(void **state)
@@ -86,8 +92,7 @@ static void test_failure_to_write_is_told_as_one_of_the_disk(void **state)
 {
     (void)state;
     struct ending ending = end_of(write_behind_a_failure);
-    assert_true(WIFEXITED(ending.status));
-    assert_int_equal(WEXITSTATUS(ending.status), SERVER_EXIT_DISK);
+    assert_ended_for_its_disk(&ending);
     assert_non_null(strstr(ending.words, "error: a file of the store /where/it/is"));
     assert_non_null(strstr(ending.words, "space"));
 }
